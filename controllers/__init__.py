@@ -1,0 +1,1 @@
+"""Planners, and the agent that joins a model with a planner."""

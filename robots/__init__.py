@@ -1,0 +1,1 @@
+"""What is controlled: one file a robot."""

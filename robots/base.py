@@ -1,0 +1,61 @@
+"""The contract of a robot, simulated or real: the one class that a driver's author implements."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from jaxtyping import Float
+
+from mbmrl.spec import RobotSpec
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Robot(ABC):
+    """A robot that is read and written once a control period.
+
+    A context manager: entering connects, leaving calls :meth:`stop`. ``spec`` is readable
+    while disconnected.
+    """
+
+    spec: RobotSpec
+    task: ClassVar[str] = "speed"
+    """Name of the task in :mod:`mbmrl.tasks` that the robot is driven by unless told otherwise."""
+
+    @abstractmethod
+    def connect(self) -> None:
+        """Open the connection; may be called again after :meth:`stop`."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Bring the robot to where an episode starts."""
+
+    @abstractmethod
+    def read(self) -> Float[np.ndarray, " o"]:
+        """The newest observation, in the order and the units of ``spec.obs``."""
+
+    @abstractmethod
+    def write(self, act: Float[np.ndarray, " u"]) -> Float[np.ndarray, " u"]:
+        """Send an action; returns the action really sent, after limits."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Go to the safe state. Idempotent."""
+
+    def __enter__(self) -> Self:
+        """Connect."""
+        self.connect()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop, whatever happened."""
+        self.stop()
