@@ -1,0 +1,205 @@
+"""The agent: a model of the robot as it is right now, and a planner that plans with it."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from controllers.base import Planner
+from mbmrl.adapters.base import Adapter
+from mbmrl.dynamics import Affine, Dynamics, Params
+from mbmrl.meta import open_loop_error
+from mbmrl.tasks import Task
+from mbmrl.types import Plan, RolloutFn, Transitions
+
+
+class Model(Protocol):
+    """Whatever can say what the robot would do."""
+
+    def reset(self) -> None:
+        """Forget the robot's history."""
+
+    def observe(self, transition: Transitions) -> None:
+        """Take in what the robot just did, (r, 1) transitions."""
+
+    def rollout(self) -> RolloutFn:
+        """The robot's future as known now."""
+
+    def info(self) -> dict[str, Tensor]:
+        """Per-robot numbers for the log."""
+
+
+class TrueModel:
+    """The simulator itself as the model: the bound that no learned model passes.
+
+    Args:
+        rollouts: one for each robot, (n, h, u) actions → (n, h, o) observations.
+    """
+
+    def __init__(self, rollouts: list[Callable[[np.ndarray], np.ndarray]]) -> None:
+        self.rollouts = rollouts
+
+    def reset(self) -> None:
+        """Nothing to forget."""
+
+    def observe(self, transition: Transitions) -> None:
+        """Nothing to learn."""
+
+    def rollout(self) -> RolloutFn:
+        """Simulate every candidate."""
+
+        def roll(obs: Tensor, acts: Tensor) -> Tensor:
+            futures = [f(a) for f, a in zip(self.rollouts, acts.double().numpy(), strict=True)]
+            return torch.from_numpy(np.stack(futures)).float()
+
+        return roll
+
+    def info(self) -> dict[str, Tensor]:
+        """Nothing to tell."""
+        return {}
+
+
+class LearnedModel:
+    """The dynamics model, adapted anew at every tick, always from the prior.
+
+    The gate: θ′ is used for a robot only where, fitted WITHOUT the newest transitions, it
+    predicts these open loop better than θ*.
+
+    Args:
+        dynamics: the prior θ*.
+        adapter: window → θ′.
+        window: length of the history m.
+        held_back: how many of the newest transitions judge θ′; 0 switches the gate off.
+    """
+
+    def __init__(
+        self, dynamics: Dynamics, adapter: Adapter, window: int = 32, held_back: int = 6
+    ) -> None:
+        self.dynamics, self.adapter = dynamics, adapter
+        self.held_back = held_back
+        self.history: deque[Transitions] = deque(maxlen=window)
+        self._info: dict[str, Tensor] = {}
+        self._last: Params | None = None
+
+    def reset(self) -> None:
+        """Clear the window: nothing survives into the next episode, or over a gap."""
+        self.history.clear()
+        self._info, self._last = {}, None
+
+    def observe(self, transition: Transitions) -> None:
+        """Add to the window, after asking how well the transition was foreseen."""
+        self._info = self._foreseen(transition)
+        self.history.append(transition)
+
+    @torch.no_grad()
+    def rollout(self) -> RolloutFn:
+        """Adapt and roll out."""
+        self._last = self._adapted()
+        return self.dynamics.rollout(self._last)
+
+    def info(self) -> dict[str, Tensor]:
+        """One-step errors of prior and adapted model on the newest transition; the gate's state."""
+        return self._info
+
+    def _adapted(self) -> Params:
+        prior = self.dynamics.prior()
+        if not self.history:
+            return prior
+        window = _concatenate(list(self.history))
+        adapted = self.adapter.adapt(self.dynamics, window)
+        if not self.held_back:
+            return adapted
+        if len(self.history) <= self.held_back:
+            return prior
+        older = Transitions(*(x[:, : -self.held_back] for x in window))
+        newest = Transitions(*(x[:, -self.held_back :] for x in window))
+        judged = self.adapter.adapt(self.dynamics, older)
+        gate = self._error(judged, newest) < self._error(prior, newest)
+        self._info["gate"] = gate
+        return _gated(prior, adapted, gate)
+
+    def _error(self, params: Params, newest: Transitions) -> Float[Tensor, " r"]:
+        error = open_loop_error(self.dynamics, params, newest, self.held_back)
+        return error.clamp(-10, 10).square().mean((-3, -2, -1))
+
+    @torch.no_grad()
+    def _foreseen(self, transition: Transitions) -> dict[str, Tensor]:
+        if self._last is None:
+            return {}
+        x = self.dynamics.inputs(transition.obs, transition.act)
+        y = self.dynamics.targets(transition)
+        return {
+            f"pred_error_{which}": (self.dynamics.predict(params, x) - y).square().mean((-2, -1))
+            for which, params in (("prior", self.dynamics.prior()), ("adapted", self._last))
+        }
+
+
+class Agent:
+    """A model and a planner, after one task, for one robot or several at once.
+
+    Args:
+        model: says what would happen.
+        planner: chooses.
+        task: says what is wanted.
+    """
+
+    def __init__(self, model: Model, planner: Planner, task: Task) -> None:
+        self.model, self.planner, self.task = model, planner, task
+
+    def reset(self, obs: Float[np.ndarray, "*r o"]) -> None:
+        """Begin an episode: no history, no plan to warm-start from."""
+        first = _batch(obs)
+        self.model.reset()
+        self.planner.reset(len(first))
+        self.task.reset(first)
+
+    def observe(
+        self,
+        obs: Float[np.ndarray, "*r o"],
+        act: Float[np.ndarray, "*r u"],
+        next_obs: Float[np.ndarray, "*r o"],
+    ) -> None:
+        """Learn from what the robot did under the action really sent."""
+        self.model.observe(Transitions(*(_batch(x)[:, None] for x in (obs, act, next_obs))))
+
+    @torch.no_grad()
+    def act(self, obs: Float[np.ndarray, "*r o"]) -> Plan:
+        """θ* → θ′ → plan."""
+        now = _batch(obs)
+        self.task.observe(now)
+        start = time.perf_counter()
+        rollout = self.model.rollout()
+        adapt_s = torch.full(now.shape[:1], time.perf_counter() - start)
+        plan = self.planner.plan(now, rollout, self.task.cost)
+        return replace(plan, info={"adapt_s": adapt_s, **self.model.info()})
+
+
+def _batch(x: np.ndarray) -> Float[Tensor, "r k"]:
+    return torch.from_numpy(np.atleast_2d(x)).float()
+
+
+def _concatenate(parts: list[Transitions]) -> Transitions:
+    return Transitions(*(torch.cat(xs, 1) for xs in zip(*parts, strict=True)))
+
+
+def _gated(prior: Params, adapted: Params, gate: Bool[Tensor, " r"]) -> Params:
+    """θ′ for the robots whose gate is open, θ* for the others."""
+    open_ = gate.to(prior[0].weight.dtype)[:, None, None]
+
+    def one(before: Affine, after: Affine) -> Affine:
+        weight = after.weight
+        if weight is not before.weight:
+            weight = before.weight + open_ * (weight - before.weight)
+        bias = before.bias + open_ * (after.bias - before.bias)
+        values = None if after.values is None else after.values * open_
+        return Affine(weight, bias, after.keys, values)
+
+    return [one(b, a) for b, a in zip(prior, adapted, strict=True)]

@@ -1,0 +1,1 @@
+"""Window of transitions → adapted parameters: one file a learner, all pure functions."""

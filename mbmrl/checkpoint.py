@@ -1,0 +1,172 @@
+"""Trained priors and adapters on disk: a config.json and a weights.safetensors, never a pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from mbmrl import registry
+from mbmrl.adapters.base import Adapter
+from mbmrl.adapters.none import NoAdapter
+from mbmrl.dynamics import Dynamics
+from mbmrl.spec import RobotSpec, SpecError
+
+FORMAT = 1
+SHIPPED = Path(__file__).parent / "checkpoints"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, damaged, or not for this robot."""
+
+
+@dataclass
+class Checkpoint:
+    """Every learner that was trained on one body of data.
+
+    Attributes:
+        spec: of the robot.
+        default: name of the default adapter.
+        window: longest history that the learners were trained on.
+        held_back: transitions that the gate keeps back.
+        learners: adapter name → its prior and its adapter; ``none`` is the pooled model.
+        training: how it was made: command, seed, data, updates, losses.
+    """
+
+    spec: RobotSpec
+    default: str
+    window: int
+    held_back: int
+    learners: dict[str, tuple[Dynamics, Adapter]]
+    training: dict[str, Any] = field(default_factory=dict)
+
+    def learner(self, adapter: str) -> tuple[Dynamics, Adapter]:
+        """The prior and adapter of that name.
+
+        An adapter without a prior of its own (``rls``) takes the one that it names.
+
+        Raises:
+            UnknownName: for an adapter that does not exist.
+            CheckpointError: for one that this checkpoint was not trained for.
+        """
+        if adapter in self.learners:
+            return self.learners[adapter]
+        cls = registry.load("adapters", adapter)
+        if cls.trained_as in self.learners:
+            dynamics, trained = self.learners[cls.trained_as]
+            borrowed = cls(dynamics)
+            borrowed.load_state_dict(trained.state_dict())
+            return dynamics, borrowed
+        raise CheckpointError(
+            f"this checkpoint has no learner for adapter {adapter!r}, only "
+            f"{', '.join(sorted(self.learners))}: train one with --adapter {adapter}"
+        )
+
+    def frozen(self) -> tuple[Dynamics, Adapter]:
+        """The default adapter's prior, with adaptation off."""
+        dynamics, _ = self.learner(self.default)
+        return dynamics, NoAdapter(dynamics)
+
+    def save(self, folder: Path) -> None:
+        """Write both files; a kill in the middle leaves the old ones."""
+        folder.mkdir(parents=True, exist_ok=True)
+        some = next(iter(self.learners.values()))[0]
+        config = {
+            "format": FORMAT,
+            "spec": self.spec.to_json(),
+            "default": self.default,
+            "window": self.window,
+            "held_back": self.held_back,
+            "hidden": some.hidden,
+            "activation": some.activation,
+            "learners": sorted(self.learners),
+            "training": self.training,
+        }
+        tensors = {
+            f"{name}/{part}/{key}": value.contiguous()
+            for name, modules in self.learners.items()
+            for part, module in zip(("prior", "adapter"), modules, strict=True)
+            for key, value in module.state_dict().items()
+        }
+        save_file(tensors, folder / ".weights.part")
+        (folder / ".config.part").write_text(json.dumps(config, indent=1))
+        os.replace(folder / ".weights.part", folder / "weights.safetensors")
+        os.replace(folder / ".config.part", folder / "config.json")
+
+
+def load(folder: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        CheckpointError: when it is missing or damaged, saying which file and what to do.
+    """
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"no checkpoint in {folder}: make one with `mbmrl train --out {folder}`")
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        tensors = load_file(folder / "weights.safetensors")
+        if config["format"] != FORMAT:
+            raise CheckpointError(f"{folder} has format {config['format']}, this version reads {FORMAT}")
+        spec = RobotSpec.from_json(config["spec"])
+        learners = {}
+        for name in config["learners"]:
+            dynamics = Dynamics(spec, tuple(config["hidden"]), config["activation"])
+            adapter = registry.load("adapters", name)(dynamics)
+            for part, module in (("prior", dynamics), ("adapter", adapter)):
+                _fill(module, tensors, f"{name}/{part}/")
+            learners[name] = (dynamics, adapter)
+        return Checkpoint(
+            spec,
+            config["default"],
+            int(config["window"]),
+            int(config["held_back"]),
+            learners,
+            config["training"],
+        )
+    except CheckpointError:
+        raise
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError, SpecError) as error:
+        raise CheckpointError(f"the checkpoint in {folder} is damaged: {error}") from error
+
+
+def _fill(module: nn.Module, tensors: dict[str, Any], prefix: str) -> None:
+    own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    module.load_state_dict(own)
+    bad = [k for k, v in own.items() if not v.isfinite().all()]
+    if bad:
+        raise ValueError(f"{prefix}{bad[0]} is not finite")
+
+
+def shipped() -> list[str]:
+    """Robots that a reference checkpoint is shipped for."""
+    return sorted(p.parent.name for p in SHIPPED.glob("*/config.json"))
+
+
+def for_robot(spec: RobotSpec, folder: Path | None) -> Checkpoint:
+    """The checkpoint in ``folder``, or the shipped one, checked to fit the robot.
+
+    Raises:
+        CheckpointError: when there is none, or it does not fit.
+    """
+    if folder is None and spec.name not in shipped():
+        raise CheckpointError(
+            f"no reference checkpoint is shipped for {spec.name!r} (only for {_listed(shipped())}): "
+            f"make one with `mbmrl train --robot {spec.name} --out DIR` and pass --checkpoint DIR"
+        )
+    checkpoint = load(folder if folder is not None else SHIPPED / spec.name)
+    try:
+        spec.check_fits(checkpoint.spec)
+    except SpecError as error:
+        raise CheckpointError(str(error)) from error
+    return checkpoint
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"

@@ -1,0 +1,91 @@
+"""Put a controller together by name: model, planner and task for one robot or several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from controllers.agent import Agent, LearnedModel, Model, TrueModel
+from controllers.base import Planner
+from controllers.scripted import Rest
+from mbmrl import registry, tasks
+from mbmrl.checkpoint import Checkpoint
+from mbmrl.settings import Settings, settings_for
+from mbmrl.spec import RobotSpec
+from robots.base import Robot
+from robots.sim import SimRobot
+
+AGENTS: dict[str, str] = {
+    "default": "the adapting controller with the checkpoint's default adapter",
+    "frozen": "the same prior and planner, adaptation switched off",
+    "pooled": "a model of the same data and updates, no meta-learning and no adaptation",
+    "random": "the default adapter with random shooting instead of the planner",
+    "oracle": "the same planner on the true, perturbed simulator",
+    "nominal": "the same planner on the unperturbed simulator",
+    "zero": "the safe action, always",
+}
+"""What ``--agents`` takes, besides the name of any adapter."""
+
+
+def make_planner(
+    spec: RobotSpec, settings: Settings, name: str | None = None, *, true: bool = False, seed: int = 0
+) -> Planner:
+    """The robot's planner, or another by name, for its learned model or for the true simulator."""
+    options = settings.true_plan if true else settings.plan
+    if name not in (None, settings.planner):
+        options = {"horizon": options["horizon"]} if "horizon" in options else {}
+    cls = registry.load("planners", name or settings.planner)
+    return cls(spec.act_low, spec.act_high, spec.rest, seed=seed, **options)
+
+
+def make_agent(
+    name: str,
+    robots: Sequence[Robot],
+    checkpoint: Checkpoint | None,
+    paths: Sequence[str],
+    *,
+    planner: str | None = None,
+    seed: int = 0,
+) -> Agent:
+    """An agent of :data:`AGENTS`, or one with the adapter of that name.
+
+    Args:
+        name: of the agent.
+        robots: of one kind; only ``oracle`` and ``nominal`` look into them.
+        checkpoint: needed by every agent that has a learned model.
+        paths: one a robot, for robots that follow paths.
+        planner: another than the robot's own.
+        seed: of the planner's random numbers.
+
+    Raises:
+        UnknownName: for a name that is neither agent nor adapter.
+        ValueError: for ``oracle`` or ``nominal`` on a robot that is not simulated, or a missing
+            checkpoint.
+    """
+    spec = robots[0].spec
+    settings = settings_for(spec.name)
+    task = tasks.make(robots[0].task, spec, paths)
+    if name == "zero":
+        return Agent(TrueModel([]), Rest(spec), task)
+    if name in ("oracle", "nominal"):
+        simulated = [r for r in robots if isinstance(r, SimRobot)]
+        if len(simulated) < len(robots):
+            raise ValueError(f"agent {name!r} needs a simulated robot, {spec.name} is none")
+        truth = [partial(r.true_rollout, perturbed=name == "oracle") for r in simulated]
+        return Agent(TrueModel(truth), make_planner(spec, settings, planner, true=True, seed=seed), task)
+    if checkpoint is None:
+        raise ValueError(f"agent {name!r} needs a checkpoint")
+    plan_with = "random" if name == "random" else planner
+    model = learned_model(name, checkpoint)
+    return Agent(model, make_planner(spec, settings, plan_with, seed=seed), task)
+
+
+def learned_model(name: str, checkpoint: Checkpoint) -> Model:
+    """The learned model behind an agent's name."""
+    if name == "frozen":
+        return LearnedModel(*checkpoint.frozen(), checkpoint.window, held_back=0)
+    if name == "pooled":
+        return LearnedModel(*checkpoint.learner("none"), checkpoint.window, held_back=0)
+    adapter = checkpoint.default if name in ("default", "random") else name
+    learner = checkpoint.learner(adapter)
+    return LearnedModel(*learner, checkpoint.window, checkpoint.held_back)

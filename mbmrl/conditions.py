@@ -1,0 +1,120 @@
+"""What happens to a robot in an episode: perturbations as text, drawn for training, listed for tests."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+from collections.abc import Sequence
+
+import numpy as np
+
+from mbmrl import registry
+from robots.perturbations.base import Perturbation, PerturbationError, Split
+from robots.sim import SimRobot
+
+Condition = tuple[Perturbation, ...]
+
+SUITE_SEED = 20180330
+SUITE_COUNTS = {
+    "damaged_leg": 9,
+    "damaged_joint": 6,
+    "motor_strength": 3,
+    "friction": 3,
+    "payload": 2,
+    "slope": 2,
+    "buoyancy": 1,
+}
+"""How many conditions of each kind a robot's test suite holds, where the robot allows them."""
+
+
+def parse(text: str) -> Perturbation:
+    """``NAME:key=value,…`` → a perturbation.
+
+    Raises:
+        UnknownName: for a name that is not registered.
+        PerturbationError: for unknown, missing or unreadable values.
+    """
+    name, _, rest = text.partition(":")
+    cls = registry.load("perturbations", name)
+    kinds = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    values: dict[str, object] = {}
+    for item in filter(None, rest.split(",")):
+        key, equals, value = item.partition("=")
+        if not equals or key not in fields:
+            raise PerturbationError(f"{name} takes {', '.join(f'{k}=' for k in fields)} not {item!r}")
+        try:
+            values[key] = float(value) if kinds[key] is float else value
+        except ValueError:
+            raise PerturbationError(f"{name}: {key} is a number, not {value!r}") from None
+    missing = [k for k, f in fields.items() if f.default is dataclasses.MISSING and k not in values]
+    if missing:
+        raise PerturbationError(f"{name} needs {', '.join(f'{k}=' for k in missing)}")
+    perturbation = cls(**values)
+    if not (math.isfinite(perturbation.onset) and 0 <= perturbation.onset < perturbation.until):
+        raise PerturbationError(f"{name}: 0 <= onset < until [s] does not hold")
+    return typing.cast(Perturbation, perturbation)
+
+
+def text(condition: Sequence[Perturbation], *, timing: bool = False) -> str:
+    """The inverse of :func:`parse`, joined by `` + ``; onset and end only on request."""
+    return " + ".join(_one(p, timing) for p in condition)
+
+
+def _one(perturbation: Perturbation, timing: bool) -> str:
+    shown = []
+    for f in dataclasses.fields(perturbation):
+        value = getattr(perturbation, f.name)
+        if f.name in ("onset", "until") and not timing:
+            continue
+        if f.name == "scale" and getattr(perturbation, "mode", "weak") != "weak":
+            continue
+        if value != f.default:
+            shown.append(f"{f.name}={value:g}" if isinstance(value, float) else f"{f.name}={value}")
+    return perturbation.name + (":" + ",".join(shown) if shown else "")
+
+
+def kinds_for(robot: SimRobot) -> list[type[Perturbation]]:
+    """The registered perturbations that the robot can be subjected to."""
+    found = []
+    for name in registry.names("perturbations"):
+        cls = registry.load("perturbations", name)
+        try:
+            cls.sample(robot, np.random.default_rng(0), "train").check(robot)
+        except PerturbationError:
+            continue
+        found.append(cls)
+    return found
+
+
+def sample(robot: SimRobot, rng: np.random.Generator, split: Split, count: int) -> Condition:
+    """``count`` perturbations at once, drawn from a split's ranges, all from time 0.
+
+    Damage to legs and joints is drawn three times as often as the rest: it is what differs
+    most from one place to the next.
+    """
+    kinds = kinds_for(robot)
+    weights = np.array([3.0 if cls.name.startswith("damaged") else 1.0 for cls in kinds])
+    chosen = rng.choice(len(kinds), size=count, p=weights / weights.sum())
+    return tuple(kinds[i].sample(robot, rng, split) for i in chosen)
+
+
+def test_suite(robot: SimRobot) -> list[Condition]:
+    """The robot's held-out conditions: the same list on every machine, from its test ranges."""
+    rng = np.random.default_rng(SUITE_SEED)
+    suite: list[Condition] = []
+    for cls in kinds_for(robot):
+        drawn: list[Condition] = []
+        for _ in range(100):
+            condition = (cls.sample(robot, rng, "test"),)
+            if len(drawn) < SUITE_COUNTS.get(cls.name, 1) and condition not in drawn:
+                drawn.append(condition)
+        suite += drawn
+    suite += [sample(robot, rng, "test", 2) for _ in range(3)]
+    return suite
+
+
+def starting(condition: Sequence[Perturbation], onset: float) -> Condition:
+    """The same condition from ``onset`` [s] on."""
+    return tuple(dataclasses.replace(p, onset=onset) for p in condition)

@@ -1,0 +1,175 @@
+"""Episodes on disk, and the windows that training takes from them."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mbmrl.spec import RobotSpec
+from mbmrl.types import Transitions
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """e episodes of equal length, raw, in SI units.
+
+    Attributes:
+        obs: the observations, one more than actions.
+        act: the actions really sent.
+        onset: the step from which the condition holds; before it the robot is nominal.
+        condition: what happened to the robot, e.g. ``"friction:scale=0.3"``; ``""`` nothing.
+    """
+
+    obs: Float[np.ndarray, "e t+1 o"]
+    act: Float[np.ndarray, "e t u"]
+    onset: Int[np.ndarray, " e"]
+    condition: list[str]
+
+    def __len__(self) -> int:
+        """Number of episodes."""
+        return len(self.condition)
+
+    @property
+    def num_transitions(self) -> int:
+        """Steps in all."""
+        return self.act.shape[0] * self.act.shape[1]
+
+    def transitions(self) -> Transitions:
+        """Everything, flat."""
+        obs, act = (torch.from_numpy(a).float() for a in (self.obs, self.act))
+        return Transitions(*(x.flatten(0, 1) for x in (obs[:, :-1], act, obs[:, 1:])))
+
+    def pick(self, keep: np.ndarray) -> Episodes:
+        """Some of them."""
+        rows = np.flatnonzero(keep)
+        chosen = [self.condition[i] for i in rows]
+        return Episodes(self.obs[rows], self.act[rows], self.onset[rows], chosen)
+
+
+class Store:
+    """A folder of episode files, one a batch of episodes; a file is whole or absent.
+
+    Args:
+        folder: made when absent.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def names(self) -> list[str]:
+        """Names of the batches stored."""
+        return sorted(p.stem for p in self.folder.glob("*.npz"))
+
+    def save(self, name: str, episodes: Episodes) -> None:
+        """Write a batch; a kill in the middle leaves no half file."""
+        part = self.folder / f".{name}.part"
+        with part.open("wb") as file:
+            np.savez_compressed(
+                file,
+                obs=episodes.obs.astype(np.float32),
+                act=episodes.act.astype(np.float32),
+                onset=episodes.onset,
+                condition=np.array(json.dumps(episodes.condition)),
+            )
+        os.replace(part, self.folder / f"{name}.npz")
+
+    def load(self, spec: RobotSpec) -> Episodes:
+        """All batches as one.
+
+        Raises:
+            ValueError: when there are none, or one is not of this robot or damaged.
+        """
+        names = self.names()
+        if not names:
+            raise ValueError(f"no episodes in {self.folder}")
+        parts = [self._read(n, spec) for n in names]
+        return Episodes(
+            np.concatenate([p.obs for p in parts]),
+            np.concatenate([p.act for p in parts]),
+            np.concatenate([p.onset for p in parts]),
+            [c for p in parts for c in p.condition],
+        )
+
+    def _read(self, name: str, spec: RobotSpec) -> Episodes:
+        path = self.folder / f"{name}.npz"
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                condition = json.loads(str(file["condition"]))
+                episodes = Episodes(file["obs"], file["act"], file["onset"], condition)
+        except Exception as error:
+            raise ValueError(f"{path} cannot be read ({error}): delete it and train again") from error
+        if episodes.obs.shape[2:] + episodes.act.shape[2:] != (spec.num_obs, spec.num_act):
+            raise ValueError(f"{path} is not of robot {spec.name!r}")
+        return episodes
+
+
+class Windows:
+    """Draws windows of consecutive transitions that never cross a reset or a change of dynamics.
+
+    Args:
+        episodes: to draw from.
+        spec: gives the mirror symmetry.
+        mirror: whether half of the windows are mirrored, where the robot has the symmetry.
+    """
+
+    def __init__(self, episodes: Episodes, spec: RobotSpec, *, mirror: bool = True) -> None:
+        self.obs = torch.from_numpy(episodes.obs).float()
+        self.act = torch.from_numpy(episodes.act).float()
+        self.onset = torch.from_numpy(episodes.onset).long()
+        order_o, sign_o, order_a, sign_a = spec.mirror_maps()
+        self.mirror = mirror and bool(spec.mirror)
+        self._obs_map = torch.from_numpy(order_o), torch.from_numpy(sign_o).float()
+        self._act_map = torch.from_numpy(order_a), torch.from_numpy(sign_a).float()
+
+    def sample(
+        self, rng: torch.Generator, batch: int, support: int, query: int
+    ) -> tuple[Transitions, Transitions]:
+        """``batch`` windows: their first ``support`` transitions, and the ``query`` next ones.
+
+        Raises:
+            ValueError: when no episode is long enough.
+        """
+        length, steps = support + query, self.act.shape[1]
+        if steps < length:
+            raise ValueError(f"episodes of {steps} steps hold no window of {length}")
+        episode, start = self._places(rng, batch, length, steps)
+        at = start[:, None] + torch.arange(length + 1)
+        obs = self.obs[episode[:, None], at]
+        act = self.act[episode[:, None], at[:, :-1]]
+        if self.mirror:
+            flip = torch.rand(batch, generator=rng) < 0.5
+            obs[flip] = _mirrored(obs[flip], *self._obs_map)
+            act[flip] = _mirrored(act[flip], *self._act_map)
+        whole = Transitions(obs[:, :-1], act, obs[:, 1:])
+        return (
+            Transitions(*(x[:, :support] for x in whole)),
+            Transitions(*(x[:, support:] for x in whole)),
+        )
+
+    def _places(
+        self, rng: torch.Generator, batch: int, length: int, steps: int
+    ) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"]]:
+        """Episodes and first steps, drawn until every window keeps to one side of its onset."""
+        episode = torch.randint(len(self.onset), (batch,), generator=rng)
+        start = torch.randint(steps - length + 1, (batch,), generator=rng)
+        for _ in range(1000):
+            onset = self.onset[episode]
+            crosses = (start < onset) & (start + length > onset)
+            if not crosses.any():
+                return episode, start
+            again = int(crosses.sum())
+            episode[crosses] = torch.randint(len(self.onset), (again,), generator=rng)
+            start[crosses] = torch.randint(steps - length + 1, (again,), generator=rng)
+        raise ValueError(f"no window of {length} transitions lies on one side of an onset")
+
+
+def _mirrored(rows: Tensor, order: Tensor, sign: Tensor) -> Tensor:
+    return rows[..., order] * sign

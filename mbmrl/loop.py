@@ -1,0 +1,111 @@
+"""The control loop, shared by the command line and the ROS 2 node."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+from mbmrl.types import Plan
+
+
+class RobotLike(Protocol):
+    """What the loop needs of a robot, or of several driven as one."""
+
+    def reset(self) -> None:
+        """Go to the start of an episode."""
+
+    def read(self) -> np.ndarray:
+        """The newest observation."""
+
+    def write(self, act: np.ndarray) -> np.ndarray:
+        """Send an action; returns what was really sent."""
+
+
+class AgentLike(Protocol):
+    """What the loop needs of a controller."""
+
+    def reset(self, obs: np.ndarray) -> None:
+        """Begin an episode."""
+
+    def observe(self, obs: np.ndarray, act: np.ndarray, next_obs: np.ndarray) -> None:
+        """Learn from one transition."""
+
+    def act(self, obs: np.ndarray) -> Plan:
+        """Decide."""
+
+
+Sink = Callable[[np.ndarray, Plan, np.ndarray, float], None]
+"""Told every tick: obs, plan, the action sent, and how long the decision took [s]."""
+
+
+class Loop:
+    """One robot, one agent, once a control period.
+
+    Args:
+        robot: connected.
+        agent: decides.
+        sink: told every tick.
+    """
+
+    def __init__(self, robot: RobotLike, agent: AgentLike, sink: Sink) -> None:
+        self.robot, self.agent, self.sink = robot, agent, sink
+        self.obs: np.ndarray | None = None
+        self.sent: np.ndarray | None = None
+
+    def reset(self) -> None:
+        """Start an episode: robot, history and plan anew."""
+        self.robot.reset()
+        self.agent.reset(self.robot.read())
+        self.obs = self.sent = None
+
+    def tick(self) -> None:
+        """Read, learn, adapt, plan, act."""
+        start = time.perf_counter()
+        obs = self.robot.read()
+        if self.obs is not None and self.sent is not None:
+            self.agent.observe(self.obs, self.sent, obs)
+        plan = self.agent.act(obs)
+        action = plan.action.double().numpy().reshape(*obs.shape[:-1], -1)
+        took = time.perf_counter() - start
+        self.obs, self.sent = obs, self.robot.write(action)
+        self.sink(obs, plan, self.sent, took)
+
+
+class Clock:
+    """Absolute deadlines a period apart, on a steady clock; whole periods are skipped on overrun.
+
+    Args:
+        period: [s].
+        real_time: whether to wait at all; a simulation goes as fast as it can without.
+    """
+
+    def __init__(self, period: float, *, real_time: bool = True) -> None:
+        self.period, self.real_time = period, real_time
+        self.missed = 0
+        self._deadline: float | None = None
+
+    def wait(self) -> None:
+        """Sleep until the next deadline, counting the periods that were missed."""
+        if not self.real_time:
+            return
+        now = time.monotonic()
+        if self._deadline is None:
+            self._deadline = now
+        self._deadline += self.period
+        late = now - self._deadline
+        if late > 0:
+            skipped = int(late // self.period) + 1
+            self.missed += skipped
+            self._deadline += skipped * self.period
+        time.sleep(max(0.0, self._deadline - now))
+
+
+def run(loop: Loop, ticks: int, clock: Clock) -> None:
+    """Drive one episode."""
+    loop.reset()
+    for _ in range(ticks):
+        loop.tick()
+        clock.wait()

@@ -1,0 +1,65 @@
+"""What is chosen per robot: the network, the window, the planner, how much to train."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mbmrl.fit import FitConfig
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything about learning and planning that a robot may want its own value of.
+
+    Attributes:
+        adapter: the default adapter.
+        hidden: widths of the network's hidden layers.
+        activation: of the network.
+        window: transitions of history m that adapting uses.
+        held_back: the newest of them, which judge θ′ in the gate; 0 for no gate.
+        planner: name of the planner.
+        plan: its keyword arguments, for the learned model.
+        true_plan: the same for the true simulator (oracle and nominal), far slower a candidate.
+        episode_s: length of a training episode [s].
+        babble: episodes of random actions to begin with.
+        expert: episodes of the true-simulator planner with noise; 0 where babbling is enough.
+        rounds: rounds of collecting with the adapting controller itself.
+        on_policy: episodes of each such round.
+        lanes: episodes that run side by side.
+        first_fit: the pooled model that everything starts from.
+        fit: each learner, each round.
+    """
+
+    adapter: str = "maml_bayes"
+    hidden: tuple[int, ...] = (128, 128)
+    activation: str = "silu"
+    window: int = 32
+    held_back: int = 6
+    planner: str = "mppi"
+    plan: dict[str, Any] = field(default_factory=dict)
+    true_plan: dict[str, Any] = field(default_factory=dict)
+    episode_s: float = 12.0
+    babble: int = 384
+    expert: int = 0
+    rounds: int = 3
+    on_policy: int = 192
+    lanes: int = 48
+    first_fit: FitConfig = field(default_factory=FitConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+
+
+SETTINGS: dict[str, Settings] = {
+    "hexapod": Settings(true_plan={"num_samples": (48, 32)}),
+    "cheetah": Settings(
+        hidden=(256, 256),
+        planner="cem",
+        plan={"horizon": 16, "num_samples": (128, 96, 96), "num_knots": 8},
+        true_plan={"horizon": 20, "num_samples": (96, 64, 64), "num_knots": 10},
+    ),
+}
+
+
+def settings_for(robot: str) -> Settings:
+    """The robot's own settings, or sensible ones for a robot that has none."""
+    return SETTINGS.get(robot, Settings())

@@ -1,0 +1,186 @@
+"""What a robot should do: batched costs by field name, and the measures that reports use."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mbmrl.dynamics import wrap
+from mbmrl.spec import RobotSpec
+
+FALLEN = 1.0
+"""A robot that rolls or pitches beyond this has fallen [rad]."""
+
+
+class Task(ABC):
+    """The sole definition of what is wanted: the planner's cost and the report's measures.
+
+    Batched over r robots, each with its own place on its own path.
+
+    Args:
+        spec: of the robot; the task takes its fields by name.
+    """
+
+    def __init__(self, spec: RobotSpec) -> None:
+        self.spec = spec
+        self._tilt = [i for i, f in enumerate(spec.obs) if f.name in ("roll", "pitch")]
+
+    def reset(self, obs: Float[Tensor, "r o"]) -> None:
+        """Begin an episode at these observations."""
+
+    def observe(self, obs: Float[Tensor, "r o"]) -> None:
+        """Take note of where the robots are now; called once a tick before planning."""
+
+    @abstractmethod
+    def cost(
+        self, obs: Float[Tensor, "r n h o"], act: Float[Tensor, "r n h u"]
+    ) -> Float[Tensor, "r n"]:
+        """Cost of what h next observations and actions would be; lower is better."""
+
+    @abstractmethod
+    def gain(self, obs: Float[Tensor, "r o"]) -> Float[Tensor, " r"]:
+        """How well the last tick went: 1 as wanted, 0 worthless. Its mean is the score."""
+
+    def cross_track(self, obs: Float[Tensor, "r o"]) -> Float[Tensor, " r"]:
+        """Distance from the path [m]; NaN where there is none."""
+        return torch.full(obs.shape[:1], math.nan)
+
+    def fell(self, obs: Float[Tensor, "r o"]) -> Bool[Tensor, " r"]:
+        """Whether the robot lies on its side or back."""
+        return (wrap(obs[:, self._tilt]).abs() > FALLEN).any(-1)
+
+
+class PathTask(Task):
+    """Follow a path at a target speed.
+
+    The reference runs ahead of the robot's own progress at the target speed, so that a robot
+    that was held up goes on from where it is instead of cutting corners to catch up.
+
+    Args:
+        spec: of a robot with a pose.
+        paths: names of :data:`PATHS`, one a robot.
+        speed: along the path [m/s].
+    """
+
+    STEP = 0.01  # spacing of the polyline [m]
+    TOLERANCE = 0.08  # progress counts only this near the path [m]
+
+    def __init__(self, spec: RobotSpec, paths: Sequence[str] = ("eight",), speed: float = 0.2) -> None:
+        super().__init__(spec)
+        self.names, self.speed = tuple(paths), speed
+        self.path = torch.stack([_path(name, self.STEP) for name in paths])
+        self._pose = spec.index(spec.pose)
+        self.progress = torch.zeros(len(paths))
+        self._gained = torch.zeros(len(paths))
+
+    def reset(self, obs: Float[Tensor, "r o"]) -> None:
+        """Paths begin at the world's origin, along x."""
+        self.progress = torch.zeros(obs.shape[0])
+        self._gained = torch.zeros(obs.shape[0])
+
+    def observe(self, obs: Float[Tensor, "r o"]) -> None:
+        """Move progress to the nearest point a little behind or ahead of where it was."""
+        reach = torch.arange(-0.05, 0.25, self.STEP)
+        near = self.progress[:, None] + reach
+        distance = (self._at(near)[..., :2] - obs[:, None, self._pose[:2]]).norm(dim=-1)
+        nearest = near.gather(1, distance.argmin(1, keepdim=True))[:, 0].clamp_min(0)
+        self._gained, self.progress = nearest - self.progress, nearest
+
+    def cost(
+        self, obs: Float[Tensor, "r n h o"], act: Float[Tensor, "r n h u"]
+    ) -> Float[Tensor, "r n"]:
+        """Squared distance to the reference [in 5 cm], heading error, tilt and a little effort."""
+        ahead = torch.arange(1, obs.shape[2] + 1) * (self.speed * self.spec.dt)
+        reference = self._at(self.progress[:, None] + ahead)[:, None]
+        x, y, yaw = (obs[..., i] for i in self._pose)
+        away = ((x - reference[..., 0]) ** 2 + (y - reference[..., 1]) ** 2) / 0.05**2
+        heading = 1 - torch.cos(yaw - reference[..., 2])
+        tilt = (obs[..., self._tilt] ** 2).sum(-1)
+        effort = (act**2).mean(-1)
+        return (away + 2.0 * heading + 2.0 * tilt + 0.05 * effort).mean(-1)
+
+    def gain(self, obs: Float[Tensor, "r o"]) -> Float[Tensor, " r"]:
+        """Progress within :data:`TOLERANCE` of the path, of what the target speed would give."""
+        return self._gained * (self.cross_track(obs) < self.TOLERANCE) / (self.speed * self.spec.dt)
+
+    def cross_track(self, obs: Float[Tensor, "r o"]) -> Float[Tensor, " r"]:
+        """See :class:`Task`."""
+        here = self._at(self.progress[:, None])[:, 0, :2]
+        return (obs[:, self._pose[:2]] - here).norm(dim=-1)
+
+    def _at(self, progress: Float[Tensor, "r k"]) -> Float[Tensor, "r k 3"]:
+        index = (progress / self.STEP).round().long().clamp(0, self.path.shape[1] - 1)
+        return self.path[torch.arange(len(index))[:, None], index]
+
+
+class SpeedTask(Task):
+    """Run forward at a target speed, upright.
+
+    Args:
+        spec: of a robot with the fields ``vx`` [m/s] and ``pitch`` [rad].
+        speed: target [m/s].
+    """
+
+    def __init__(self, spec: RobotSpec, speed: float = 2.0) -> None:
+        super().__init__(spec)
+        self.speed = speed
+        self._vx, self._pitch = spec.index(["vx", "pitch"])
+
+    def cost(
+        self, obs: Float[Tensor, "r n h o"], act: Float[Tensor, "r n h u"]
+    ) -> Float[Tensor, "r n"]:
+        """Squared relative speed error, squared pitch and a little effort."""
+        slow = (obs[..., self._vx] / self.speed - 1) ** 2
+        effort = (act**2).mean(-1)
+        return (slow + obs[..., self._pitch] ** 2 + 0.02 * effort).mean(-1)
+
+    def gain(self, obs: Float[Tensor, "r o"]) -> Float[Tensor, " r"]:
+        """1 at the target speed, falling to 0 at none or twice of it; 0 when fallen."""
+        near = (1 - (obs[:, self._vx] / self.speed - 1).abs()).clamp_min(0)
+        return near * ~self.fell(obs)
+
+
+def _path(name: str, step: float) -> Float[Tensor, "p 3"]:
+    """x, y [m] and heading [rad] every ``step`` metres, from the origin along x."""
+    if name not in PATHS:
+        raise ValueError(f"unknown path {name!r}: choose from {', '.join(PATHS)}")
+    s = np.arange(0, 12.0, step)
+    curvature = PATHS[name](s)
+    heading = np.cumsum(curvature) * step
+    x = np.cumsum(np.cos(heading)) * step
+    y = np.cumsum(np.sin(heading)) * step
+    return torch.tensor(np.stack([x, y, heading], -1), dtype=torch.float32)
+
+
+def _zigzag(s: np.ndarray) -> np.ndarray:
+    """Turns of ±60°, one a metre, each on an arc of 30 cm radius, after a half-turn of 30°."""
+    arc = math.radians(60) * 0.3
+    phase = np.mod(s, 1.0)
+    sign = np.where(np.floor(s) % 2 == 0, -1.0, 1.0)
+    first = np.where(s < arc / 2, 1 / 0.3, 0.0)
+    turning = (phase > 1 - arc) * sign / 0.3
+    return first + turning
+
+
+PATHS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "straight": lambda s: np.zeros_like(s),
+    "arc": lambda s: np.full_like(s, 1 / 1.2),
+    "zigzag": _zigzag,
+    "eight": lambda s: np.where(np.floor(s / (2 * math.pi * 0.8)) % 2 == 0, 1.0, -1.0) / 0.8,
+}
+"""Curvature [1/m] along each path."""
+
+
+def make(name: str, spec: RobotSpec, paths: Sequence[str]) -> Task:
+    """The task of that name for as many robots as there are paths."""
+    if name == "path":
+        return PathTask(spec, paths)
+    if name == "speed":
+        return SpeedTask(spec)
+    raise ValueError(f"unknown task {name!r}: choose from path, speed")

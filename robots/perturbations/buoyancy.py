@@ -1,0 +1,43 @@
+"""A medium that carries part of the weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import mujoco
+import numpy as np
+
+from robots.perturbations.base import Perturbation, Split, in_range
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from robots.sim import SimRobot
+
+
+@dataclass(frozen=True, kw_only=True)
+class Buoyancy(Perturbation):
+    """Part of the whole robot's weight is carried.
+
+    Attributes:
+        gravcomp: the part, 0 (dry) to 1 (neutrally buoyant).
+    """
+
+    name: ClassVar[str] = "buoyancy"
+
+    gravcomp: float
+
+    def check(self, robot: SimRobot) -> None:
+        """See :class:`Perturbation`."""
+        in_range("gravcomp", self.gravcomp, 0.0, 1.0)
+
+    def apply(self, model: mujoco.MjModel, robot: SimRobot) -> None:
+        """Carrying the same part of every body is the same as that much less gravity."""
+        model.opt.gravity *= 1.0 - self.gravcomp
+
+    @classmethod
+    def sample(cls, robot: SimRobot, rng: np.random.Generator, split: Split) -> Self:
+        """10–50 % in training, 60–75 % in test."""
+        part = rng.uniform(0.1, 0.5) if split == "train" else rng.uniform(0.6, 0.75)
+        return cls(gravcomp=round(float(part), 3))

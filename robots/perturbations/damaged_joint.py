@@ -1,0 +1,88 @@
+"""A joint that is limp, seized, weak or reversed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+
+import mujoco
+import numpy as np
+
+from robots.perturbations.base import Perturbation, Split, damage_joint, in_range, one_of
+from robots.perturbations.damaged_leg import mirror_leg
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from robots.sim import SimRobot
+
+JointMode = Literal["disabled", "locked", "weak", "reversed"]
+MODES: tuple[str, ...] = get_args(JointMode)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DamagedJoint(Perturbation):
+    """A joint fails: disabled (limp), locked (seized), weak or reversed.
+
+    Attributes:
+        joint: the joint's name.
+        mode: as for a leg, for this joint alone.
+        scale: force left, of the nominal one, in mode ``weak``.
+    """
+
+    name: ClassVar[str] = "damaged_joint"
+
+    joint: str
+    mode: JointMode = "disabled"
+    scale: float = 0.5
+
+    def check(self, robot: SimRobot) -> None:
+        """See :class:`Perturbation`."""
+        one_of("joint", self.joint, _joints(robot))
+        one_of("mode", self.mode, MODES)
+        in_range("scale", self.scale, 0.0, 1.0)
+
+    def apply(self, model: mujoco.MjModel, robot: SimRobot) -> None:
+        """See :class:`Perturbation`."""
+        damage_joint(model, self.joint, self.mode, self.scale)
+
+    @classmethod
+    def sample(cls, robot: SimRobot, rng: np.random.Generator, split: Split) -> Self:
+        """Every third (joint, mode) diagonal is the test range, on both sides alike."""
+        places = _places(robot)
+        pairs = [
+            (joint, mode)
+            for joint in _joints(robot)
+            for m, mode in enumerate(MODES)
+            if ((places[joint] + m) % 3 == 0) == (split == "test")
+        ]
+        joint, mode = pairs[rng.integers(len(pairs))]
+        scale = rng.uniform(0.3, 0.7) if split == "train" else rng.uniform(0.1, 0.25)
+        return cls(joint=joint, mode=mode, scale=round(float(scale), 3))
+
+    def mirrored(self, robot: SimRobot) -> Self:
+        """See :class:`Perturbation`."""
+        leg, k = next(
+            (n, g.joints.index(self.joint)) for n, g in robot.legs.items() if self.joint in g.joints
+        )
+        return replace(self, joint=robot.legs[mirror_leg(robot, leg)].joints[k])
+
+    def marked_bodies(self, robot: SimRobot) -> tuple[str, ...]:
+        """See :class:`Perturbation`."""
+        body = robot.nominal.jnt_bodyid[robot.nominal.joint(self.joint).id]
+        return (robot.nominal.body(body).name,)
+
+
+def _joints(robot: SimRobot) -> list[str]:
+    return [j for leg in robot.legs.values() for j in leg.joints]
+
+
+def _places(robot: SimRobot) -> dict[str, int]:
+    """A number for each joint that is the same for its mirror image."""
+    count: dict[str, int] = {}
+    places = {}
+    for leg in robot.legs.values():
+        for joint in leg.joints:
+            places[joint] = count.setdefault(leg.side, 0)
+            count[leg.side] += 1
+    return places

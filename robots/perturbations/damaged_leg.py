@@ -1,0 +1,118 @@
+"""A leg that is limp, seized, weak, reversed or lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+
+import mujoco
+import numpy as np
+
+from robots.perturbations.base import (
+    Perturbation,
+    PerturbationError,
+    Split,
+    damage_joint,
+    in_range,
+    one_of,
+    subtree,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from robots.sim import SimRobot
+
+LegMode = Literal["disabled", "locked", "weak", "reversed", "missing"]
+MODES: tuple[str, ...] = get_args(LegMode)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DamagedLeg(Perturbation):
+    """A leg fails: disabled (limp), locked (seized), weak, reversed or missing.
+
+    Attributes:
+        leg: the leg's name.
+        mode: ``disabled`` no drive in any joint; ``locked`` every joint seized at its angle;
+            ``weak`` every drive scaled; ``reversed`` the joint that swings the leg runs
+            backwards; ``missing`` the leg is gone, mass and contact included.
+        scale: force left, of the nominal one, in mode ``weak``.
+    """
+
+    name: ClassVar[str] = "damaged_leg"
+
+    leg: str
+    mode: LegMode = "disabled"
+    scale: float = 0.5
+
+    def check(self, robot: SimRobot) -> None:
+        """See :class:`Perturbation`."""
+        one_of("leg", self.leg, list(robot.legs))
+        one_of("mode", self.mode, MODES)
+        in_range("scale", self.scale, 0.0, 1.0)
+
+    def apply(self, model: mujoco.MjModel, robot: SimRobot) -> None:
+        """See :class:`Perturbation`."""
+        leg = robot.legs[self.leg]
+        if self.mode == "missing":
+            self._remove(model, leg.body)
+        joints = leg.joints[:1] if self.mode == "reversed" else leg.joints
+        for joint in joints:
+            damage_joint(model, joint, self.mode, self.scale)
+
+    @staticmethod
+    def _remove(model: mujoco.MjModel, body: str) -> None:
+        """A thousandth of the mass is left: a massless body has no dynamics."""
+        for b in subtree(model, body):
+            model.body_mass[b] *= 1e-3
+            model.body_inertia[b] *= 1e-3
+            of_body = model.geom_bodyid == b
+            model.geom_contype[of_body] = 0
+            model.geom_conaffinity[of_body] = 0
+            model.geom_rgba[of_body, 3] = 0.0
+
+    @classmethod
+    def sample(cls, robot: SimRobot, rng: np.random.Generator, split: Split) -> Self:
+        """Train and test share no (leg, mode) pair, see :func:`held_out`; nor a ``scale`` of weak."""
+        pairs = [
+            (leg, mode)
+            for leg in robot.legs
+            for mode in MODES
+            if held_out(robot, leg, mode) == (split == "test")
+        ]
+        if not pairs:
+            raise PerturbationError(f"{robot.spec.name} has no leg to damage")
+        leg, mode = pairs[rng.integers(len(pairs))]
+        scale = rng.uniform(0.3, 0.7) if split == "train" else rng.uniform(0.1, 0.25)
+        return cls(leg=leg, mode=mode, scale=round(float(scale), 3))
+
+    def mirrored(self, robot: SimRobot) -> Self:
+        """See :class:`Perturbation`."""
+        return replace(self, leg=mirror_leg(robot, self.leg))
+
+    def marked_bodies(self, robot: SimRobot) -> tuple[str, ...]:
+        """See :class:`Perturbation`."""
+        return (robot.legs[self.leg].body,)
+
+
+def mirror_leg(robot: SimRobot, name: str) -> str:
+    """The leg at the same place on the other side."""
+    leg = robot.legs[name]
+    same = [n for n, g in robot.legs.items() if g.side == leg.side]
+    other = [n for n, g in robot.legs.items() if g.side not in ("", leg.side)]
+    return other[same.index(name)] if other else name
+
+
+def held_out(robot: SimRobot, leg: str, mode: str) -> bool:
+    """Whether a (leg, mode) pair belongs to the test range.
+
+    With legs counted from the front on each side, every third (place, mode) diagonal is held
+    out on both sides, and of the others one side each: those are held out only in name where
+    training mirrors its data, so reports keep them apart.
+    """
+    side = robot.legs[leg].side
+    place = [n for n, g in robot.legs.items() if g.side == side].index(leg)
+    diagonal = place + MODES.index(mode)
+    if diagonal % 3 == 0:
+        return True
+    return bool(side) and (side == "left") == (diagonal % 2 == 0)

@@ -1,0 +1,87 @@
+"""A mass that lands on the robot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+import mujoco
+import numpy as np
+
+from robots.perturbations.base import Perturbation, Split, in_range
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from robots.sim import SimRobot
+
+
+@dataclass(frozen=True, kw_only=True)
+class Payload(Perturbation):
+    """A point mass fixed to the torso.
+
+    Attributes:
+        mass: [kg].
+        x: forward of the torso's origin [m].
+        y: left of it [m].
+    """
+
+    name: ClassVar[str] = "payload"
+
+    mass: float
+    x: float = 0.0
+    y: float = 0.0
+
+    def check(self, robot: SimRobot) -> None:
+        """See :class:`Perturbation`."""
+        in_range("mass", self.mass, 0.0, 10 * _robot_mass(robot))
+        reach = _reach(robot)
+        in_range("x", self.x, -2 * reach, 2 * reach)
+        in_range("y", self.y, -2 * reach, 2 * reach)
+
+    def apply(self, model: mujoco.MjModel, robot: SimRobot) -> None:
+        """Merge the point mass into the torso: mass, centre of mass and inertia tensor."""
+        b = model.body(robot.torso).id
+        mass, centre = model.body_mass[b], model.body_ipos[b].copy()
+        axes = np.empty(9)
+        mujoco.mju_quat2Mat(axes, model.body_iquat[b])
+        rotation = axes.reshape(3, 3)
+        tensor = rotation @ np.diag(model.body_inertia[b]) @ rotation.T
+        load = np.array([self.x, self.y, 0.0])
+        total = mass + self.mass
+        joint_centre = (mass * centre + self.mass * load) / total
+        tensor = tensor + _steiner(mass, centre - joint_centre) + _steiner(self.mass, load - joint_centre)
+        moments, frame = np.linalg.eigh(tensor)
+        frame[:, 0] *= np.sign(np.linalg.det(frame))
+        model.body_mass[b] = total
+        model.body_ipos[b] = joint_centre
+        model.body_inertia[b] = moments
+        mujoco.mju_mat2Quat(model.body_iquat[b], frame.ravel())
+
+    @classmethod
+    def sample(cls, robot: SimRobot, rng: np.random.Generator, split: Split) -> Self:
+        """10–50 % of the robot's mass in training, 60–80 % in test."""
+        share = rng.uniform(0.1, 0.5) if split == "train" else rng.uniform(0.6, 0.8)
+        reach = _reach(robot)
+        x = rng.uniform(-0.7, 0.7) * reach
+        y = rng.uniform(-0.4, 0.4) * reach if any(g.side for g in robot.legs.values()) else 0.0
+        mass = share * _robot_mass(robot)
+        return cls(mass=round(float(mass), 3), x=round(float(x), 3), y=round(float(y), 3))
+
+    def mirrored(self, robot: SimRobot) -> Self:
+        """See :class:`Perturbation`."""
+        return replace(self, y=-self.y)
+
+
+def _steiner(mass: float, offset: np.ndarray) -> np.ndarray:
+    return mass * (offset @ offset * np.eye(3) - np.outer(offset, offset))
+
+
+def _robot_mass(robot: SimRobot) -> float:
+    return float(robot.nominal.body_mass.sum())
+
+
+def _reach(robot: SimRobot) -> float:
+    """Half the length of the torso [m]: the farthest leg root from its origin."""
+    roots = [robot.nominal.body(g.body).pos[0] for g in robot.legs.values()]
+    return float(np.abs(roots).max())

@@ -1,0 +1,57 @@
+"""A floor that tilts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+import mujoco
+import numpy as np
+
+from robots.perturbations.base import Perturbation, Split, in_range
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from robots.sim import SimRobot
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slope(Perturbation):
+    """The floor tilts: gravity turns, the floor's coordinates stay.
+
+    Attributes:
+        angle: of the slope [rad].
+        direction: the way down, from the world's x axis [rad].
+    """
+
+    name: ClassVar[str] = "slope"
+
+    angle: float
+    direction: float = 0.0
+
+    def check(self, robot: SimRobot) -> None:
+        """See :class:`Perturbation`; angles beyond 0.6 rad are refused, degrees most of all."""
+        in_range("angle [rad]", self.angle, 0.0, 0.6)
+        in_range("direction [rad]", self.direction, -2 * math.pi, 2 * math.pi)
+
+    def apply(self, model: mujoco.MjModel, robot: SimRobot) -> None:
+        """Rotate gravity by ``angle`` about the horizontal axis across the way down."""
+        axis = np.array([-math.sin(self.direction), math.cos(self.direction), 0.0])
+        quat, turned = np.empty(4), np.empty(3)
+        mujoco.mju_axisAngle2Quat(quat, axis, -self.angle)
+        mujoco.mju_rotVecQuat(turned, model.opt.gravity, quat)
+        model.opt.gravity = turned
+
+    @classmethod
+    def sample(cls, robot: SimRobot, rng: np.random.Generator, split: Split) -> Self:
+        """0.03–0.14 rad in training, 0.17–0.25 in test; any direction, on robots with sides."""
+        angle = rng.uniform(0.03, 0.14) if split == "train" else rng.uniform(0.17, 0.25)
+        planar = not any(g.side for g in robot.legs.values())
+        direction = rng.choice([0.0, math.pi]) if planar else rng.uniform(-math.pi, math.pi)
+        return cls(angle=round(float(angle), 3), direction=round(float(direction), 3))
+
+    def mirrored(self, robot: SimRobot) -> Self:
+        """See :class:`Perturbation`."""
+        return replace(self, direction=-self.direction)

@@ -1,0 +1,206 @@
+"""The MuJoCo base of every simulated robot: stepping, perturbations by the clock, true rollouts."""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import ClassVar
+
+import mujoco
+import numpy as np
+from jaxtyping import Float
+from mujoco import rollout as mj_rollout
+
+from robots.base import Robot
+from robots.perturbations.base import Perturbation
+
+
+class Diverged(RuntimeError):
+    """The simulation left the finite numbers."""
+
+
+@dataclass(frozen=True)
+class Leg:
+    """A limb, as perturbations address it.
+
+    Attributes:
+        body: its root body, whose subtree is the leg.
+        joints: its driven joints, the one that swings it first.
+        side: ``"left"``, ``"right"`` or ``""`` where the robot has no sides.
+    """
+
+    body: str
+    joints: tuple[str, ...]
+    side: str = ""
+
+
+class SimRobot(Robot):
+    """A simulated robot whose perturbations switch on and off with its own clock.
+
+    A subclass gives the model (:meth:`build`), what it measures (:meth:`observe`) and how an
+    action becomes servo commands (:meth:`controls`); all three are pure, so the same code
+    serves one step and many true-simulator rollouts at once.
+
+    Args:
+        perturb: what happens to the robot, each with its onset [s].
+        seed: of the initial state.
+
+    Raises:
+        PerturbationError: where a perturbation makes no sense on this robot.
+    """
+
+    torso: ClassVar[str]
+    legs: ClassVar[dict[str, Leg]]
+
+    def __init__(self, perturb: Sequence[Perturbation] = (), seed: int = 0) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.nominal = self._nominal()
+        self.model = self.nominal
+        self.substeps = round(self.spec.dt / self.nominal.opt.timestep)
+        self.data = mujoco.MjData(self.nominal)
+        self.carry = np.zeros(0)
+        self.perturb = tuple(perturb)
+        self._active: tuple[Perturbation, ...] = ()
+        for perturbation in self.perturb:
+            perturbation.check(self)
+
+    @classmethod
+    @cache
+    def _nominal(cls) -> mujoco.MjModel:
+        """One compiled nominal model a class; never written to."""
+        return cls.build()
+
+    @classmethod
+    @abstractmethod
+    def build(cls) -> mujoco.MjModel:
+        """Compile the unperturbed model."""
+
+    @abstractmethod
+    def place(self) -> np.ndarray:
+        """Put ``data`` into a random initial state with ``rng``; returns the carry (c,)."""
+
+    @abstractmethod
+    def observe(
+        self,
+        qpos: Float[np.ndarray, "*b q"],
+        qvel: Float[np.ndarray, "*b v"],
+        carry: Float[np.ndarray, "*b c"],
+    ) -> Float[np.ndarray, "*b o"]:
+        """The observation of a simulator state."""
+
+    @abstractmethod
+    def controls(
+        self, carry: Float[np.ndarray, "n c"], acts: Float[np.ndarray, "n h u"]
+    ) -> tuple[Float[np.ndarray, "n s a"], Float[np.ndarray, "n h c"]]:
+        """Servo commands of every simulation step (s = h × substeps), and the carry after each act.
+
+        The carry is what the command generator itself remembers (gait phase, filters).
+        """
+
+    # --- the Robot contract -------------------------------------------------------------
+
+    def connect(self) -> None:
+        """Start at an initial state."""
+        self.reset()
+
+    def reset(self) -> None:
+        """Start a new episode at time 0 from a random initial state."""
+        self.model = self.nominal
+        self._active = ()
+        mujoco.mj_resetData(self.model, self.data)
+        self.carry = self.place()
+        self.data.time = 0.0
+        self._switch()
+        mujoco.mj_forward(self.model, self.data)
+
+    def read(self) -> Float[np.ndarray, " o"]:
+        """The observation now."""
+        return self.observe(self.data.qpos, self.data.qvel, self.carry)
+
+    def write(self, act: Float[np.ndarray, " u"]) -> Float[np.ndarray, " u"]:
+        """Apply the action within its limits for one control period of simulated time.
+
+        Raises:
+            ValueError: for an action of the wrong size or with a non-finite number.
+            Diverged: when the simulation blows up.
+        """
+        sent = self._within_limits(act)
+        ctrl, carry = self.controls(self.carry[None], sent[None, None])
+        for command in ctrl[0]:
+            self.data.ctrl[:] = command
+            mujoco.mj_step(self.model, self.data)
+        self.carry = carry[0, 0]
+        if not np.isfinite(self.data.qpos).all() or self.data.warning[mujoco.mjtWarning.mjWARN_BADQACC].number:
+            raise Diverged(f"{self.spec.name}: the simulation diverged at {self.time:.2f} s")
+        self._switch()
+        return sent
+
+    def stop(self) -> None:
+        """Nothing moves in a simulation that is not stepped."""
+
+    # --- the simulation's own ------------------------------------------------------------
+
+    @property
+    def time(self) -> float:
+        """Simulated time since the reset [s]."""
+        return float(self.data.time)
+
+    @property
+    def active(self) -> tuple[Perturbation, ...]:
+        """The perturbations that act now."""
+        return self._active
+
+    def true_rollout(
+        self, acts: Float[np.ndarray, "n h u"], *, perturbed: bool = True
+    ) -> Float[np.ndarray, "n h o"]:
+        """What the true simulator would show under each candidate, from the state it is in.
+
+        Args:
+            acts: candidate actions, within limits.
+            perturbed: with what acts on the robot now, or on the nominal robot.
+        """
+        n, h = acts.shape[:2]
+        model = self.model if perturbed else self.nominal
+        ctrl, carry = self.controls(np.broadcast_to(self.carry, (n, self.carry.size)), acts)
+        full = mujoco.mjtState.mjSTATE_FULLPHYSICS
+        start = np.empty(mujoco.mj_stateSize(model, full))
+        mujoco.mj_getState(model, self.data, start, full)
+        states, _ = mj_rollout.rollout(
+            model, _scratch(type(self)), np.broadcast_to(start, (n, start.size)), ctrl
+        )
+        at = states[:, self.substeps - 1 :: self.substeps]
+        qpos = at[..., 1 : 1 + model.nq]
+        qvel = at[..., 1 + model.nq : 1 + model.nq + model.nv]
+        return self.observe(qpos, qvel, carry).reshape(n, h, -1)
+
+    def _within_limits(self, act: np.ndarray) -> np.ndarray:
+        act = np.asarray(act, dtype=np.float64)
+        if act.shape != (self.spec.num_act,):
+            raise ValueError(
+                f"{self.spec.name} takes {self.spec.num_act} actions, not an array of {act.shape}"
+            )
+        if not np.isfinite(act).all():
+            raise ValueError(f"{self.spec.name}: action {act} is not finite")
+        return np.clip(act, self.spec.act_low, self.spec.act_high)
+
+    def _switch(self) -> None:
+        """Rebuild the model from the nominal one whenever the set of active perturbations changes."""
+        now = self.time + 1e-9
+        active = tuple(p for p in self.perturb if p.onset <= now < p.until)
+        if active == self._active:
+            return
+        self._active = active
+        self.model = copy.copy(self.nominal) if active else self.nominal
+        for perturbation in active:
+            perturbation.apply(self.model, self)
+        if active:
+            mujoco.mj_setConst(self.model, _scratch(type(self)))
+
+
+@cache
+def _scratch(robot: type[SimRobot]) -> mujoco.MjData:
+    """Work space for rollouts and constants, so that the robot's own data is left alone."""
+    return mujoco.MjData(robot._nominal())

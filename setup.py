@@ -1,0 +1,63 @@
+"""Packaging for pip and, as an ament_python package, for colcon."""
+
+import re
+from glob import glob
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+version = re.search(
+    r'^__version__ = "(.+)"$', Path("mbmrl/__init__.py").read_text(encoding="utf-8"), re.MULTILINE
+)
+assert version is not None, "mbmrl/__init__.py defines no __version__"
+
+setup(
+    name="mbmrl",
+    version=version[1],
+    description="A robot controller that keeps working when the robot changes: "
+    "meta-learned dynamics, online adaptation, sampling-based planning",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(
+        include=["mbmrl", "mbmrl.*", "controllers", "controllers.*", "robots", "robots.*"]
+    ),
+    package_data={"mbmrl": ["py.typed", "checkpoints/**/*"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", ["resource/mbmrl"]),
+        ("share/mbmrl", ["package.xml"]),
+        ("share/mbmrl/launch", sorted(glob("launch/*.py") + glob("launch/*.yaml"))),
+    ],
+    zip_safe=False,
+    install_requires=[
+        "torch",
+        # dm-control's suite.load() fails with mujoco 4 (flex_vertedge).
+        "mujoco>=3.17,<4",
+        "dm-control",
+        "numpy",
+        "scipy",
+        "tyro",
+        "rich",
+        "safetensors",
+        "jaxtyping",
+        "tensorboard",
+        "matplotlib",
+        "imageio-ffmpeg",
+    ],
+    extras_require={
+        "dev": ["pytest", "pytest-xdist", "hypothesis", "beartype", "ruff", "mypy"],
+        # Wheels for CPython 3.11 on x86-64 only; elsewhere take ROS 2 from the system's packages.
+        "ros": [
+            "ros-jazzy-rclpy",
+            "ros-jazzy-rmw-fastrtps-cpp",
+            "ros-jazzy-std-msgs",
+            "ros-jazzy-std-srvs",
+            "ros-jazzy-sensor-msgs",
+            "ros-jazzy-geometry-msgs",
+            "ros-jazzy-nav-msgs",
+            "ros-jazzy-trajectory-msgs",
+            "ros-jazzy-diagnostic-msgs",
+            "ros-jazzy-rosgraph-msgs",
+        ],
+    },
+    entry_points={"console_scripts": ["mbmrl = mbmrl.cli:main"]},
+)
