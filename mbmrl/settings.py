@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mbmrl.fit import FitConfig
@@ -28,7 +28,8 @@ class Settings:
         on_policy: episodes of each such round.
         lanes: episodes that run side by side.
         first_fit: the pooled model that everything starts from.
-        fit: each learner, each round.
+        fit: each learner from it, in the end; half as many updates in the rounds before.
+        minutes: about how long all this takes on two cores.
     """
 
     adapter: str = "maml_bayes"
@@ -47,6 +48,25 @@ class Settings:
     lanes: int = 48
     first_fit: FitConfig = field(default_factory=FitConfig)
     fit: FitConfig = field(default_factory=FitConfig)
+    minutes: float = 30.0
+
+    def scaled(self, minutes: float) -> Settings:
+        """The same with data and updates for about so many minutes; raises ValueError if none."""
+        if not minutes > 0:
+            raise ValueError(f"minutes must be positive, not {minutes:g}")
+        share = minutes / self.minutes
+
+        def fewer(count: int, least: int) -> int:
+            return max(least, round(count * share)) if count else 0
+
+        return replace(
+            self,
+            babble=fewer(self.babble, 8),
+            expert=fewer(self.expert, 4),
+            on_policy=fewer(self.on_policy, 8),
+            first_fit=replace(self.first_fit, updates=fewer(self.first_fit.updates, 40)),
+            fit=replace(self.fit, updates=fewer(self.fit.updates, 40)),
+        )
 
 
 SETTINGS: dict[str, Settings] = {

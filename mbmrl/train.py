@@ -1,0 +1,357 @@
+"""Collect → fit → repeat: from nothing to a checkpoint."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import queue
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from torch.utils.tensorboard import SummaryWriter
+
+from controllers.agent import Agent, TrueModel
+from controllers.scripted import Babble, Explore
+from mbmrl import conditions, registry, tasks
+from mbmrl import checkpoint as checkpoints
+from mbmrl.checkpoint import Checkpoint
+from mbmrl.compose import make_agent
+from mbmrl.data import Episodes, Store, Windows
+from mbmrl.dynamics import Dynamics
+from mbmrl.episode import run_episodes
+from mbmrl.fit import FitConfig, fit
+from mbmrl.settings import Settings, settings_for
+from robots.sim import SimRobot
+
+PROCESSES = 2
+PERTURBATIONS_AT_ONCE = (0.1, 0.45, 0.3, 0.15)
+"""How often a training episode has 0, 1, 2 or 3 perturbations at once."""
+MID_EPISODE = 0.35
+"""Share of the training episodes in which they begin in mid-episode."""
+HELD_OUT = 8
+"""One condition in so many is kept for validation."""
+
+Tell = Callable[[str, float, dict[str, float]], None]
+"""Told (what is being done, how much of it is done, figures for the curves)."""
+
+
+class TrainError(ValueError):
+    """Training that cannot be started or resumed as asked."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker needs to know."""
+
+    robot: str
+    out: Path
+    seed: int
+    settings: Settings
+
+
+def train(
+    robot: str, out: Path, minutes: float | None = None, seed: int = 0, adapters: Sequence[str] = ()
+) -> Path:
+    """Make a checkpoint from nothing, or go on where an earlier call was cut off.
+
+    Args:
+        robot: a simulated robot's name, or ``package.module:Class``.
+        out: the checkpoint's folder; ``data/``, ``stages/`` and ``curves/`` are kept beside it.
+        minutes: scales data and updates so that it takes about this long on two cores; None takes
+            the robot's full settings.
+        seed: of everything.
+        adapters: learners to train beside the pooled model; none for the robot's default.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        TrainError: for a robot that is not simulated, or a folder of another training run.
+    """
+    cls = registry.load("robots", robot)
+    if not issubclass(cls, SimRobot):
+        raise TrainError(f"{robot} is not simulated: train on a simulated twin of it")
+    settings = settings_for(cls.spec.name)
+    if minutes is not None:
+        settings = settings.scaled(minutes)
+    adapters = tuple(adapters) or (settings.adapter,)
+    job = Job(robot, out, seed, settings)
+    _claim(job, adapters)
+    start = time.perf_counter()
+    with _workers() as (pool, progress, events):
+        follow = _Follow(progress, events, out / "curves")
+        _collect(job, pool, follow, 0, None)
+        for number in range(1, settings.rounds + 1):
+            stage = _fit_all(job, pool, follow, f"round{number}", (settings.adapter,))
+            _collect(job, pool, follow, number, stage)
+        last = _fit_all(job, pool, follow, "final", adapters)
+        follow.close()
+    result = checkpoints.load(last)
+    episodes = Store(out / "data").load(result.spec)
+    result.training |= {
+        "transitions": episodes.num_transitions,
+        "conditions": len(set(episodes.condition)),
+        "wall_minutes": round((time.perf_counter() - start) / 60, 1),
+    }
+    result.save(out)
+    return out
+
+
+def _claim(job: Job, adapters: Sequence[str]) -> None:
+    """Write down what this folder is for, or refuse to mix two trainings in it."""
+    for name in adapters:
+        if registry.load("adapters", name).trained_as:
+            raise TrainError(f"adapter {name!r} has no learner of its own: it uses another's")
+    mine = {"robot": job.robot, "seed": job.seed, "settings": repr(job.settings)}
+    path = job.out / "training.json"
+    if not path.exists():
+        job.out.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(mine, indent=1))
+    elif json.loads(path.read_text()) != mine:
+        raise TrainError(
+            f"{job.out} holds a training run with another robot, seed or settings: "
+            "choose another --out, or delete it to begin anew"
+        )
+
+
+# --- collecting -----------------------------------------------------------------------------
+
+
+def _collect(job: Job, pool: Executor, follow: _Follow, number: int, stage: Path | None) -> None:
+    """One round of episodes, in batches that are skipped when they are stored already."""
+    settings = job.settings
+    if stage is None:
+        kinds = ["babble"] * settings.babble + ["expert"] * settings.expert
+    else:
+        # a third with the pooled model: data that adapting controllers alone would not visit
+        third = settings.on_policy // 3
+        kinds = ["default"] * (settings.on_policy - third) + ["pooled"] * third
+    stored = set(Store(job.out / "data").names())
+    futures = []
+    for k in range(0, len(kinds), settings.lanes):
+        name = f"{number}-{k:05d}"
+        if name not in stored:
+            lanes = kinds[k : k + settings.lanes]
+            futures.append(pool.submit(_collect_batch, job, number, k, lanes, name, stage))
+    follow.until_done(futures)
+
+
+def _collect_batch(
+    job: Job, number: int, first: int, kinds: list[str], name: str, stage: Path | None
+) -> None:
+    episodes = []
+    for kind in sorted(set(kinds)):
+        at = first + kinds.index(kind)
+        episodes.append(collect(job, kind, kinds.count(kind), [job.seed, number, at], stage))
+    Store(job.out / "data").save(name, _joined(episodes))
+
+
+def collect(
+    job: Job, kind: str, count: int, seed: Sequence[int], stage: Path | None = None
+) -> Episodes:
+    """Episodes side by side under drawn conditions.
+
+    Args:
+        job: the training run.
+        kind: ``babble``, ``expert`` (the true simulator plans, with noise), or an agent's name.
+        count: how many episodes.
+        seed: of the conditions, the paths and the noise.
+        stage: the checkpoint to drive with.
+    """
+    rng = np.random.default_rng(seed)
+    cls = registry.load("robots", job.robot)
+    probe, dt = cls(), cls.spec.dt
+    steps = round(job.settings.episode_s / dt)
+    robots, onsets, texts = [], [], []
+    for _ in range(count):
+        number = int(rng.choice(len(PERTURBATIONS_AT_ONCE), p=PERTURBATIONS_AT_ONCE))
+        condition = conditions.sample(probe, rng, "train", number)
+        mid = rng.random() < MID_EPISODE
+        onset = int(rng.integers(steps // 6, steps // 2)) if mid else 0
+        starting = conditions.starting(condition, onset * dt)
+        robots.append(cls(starting, seed=int(rng.integers(2**31))))
+        robots[-1].connect()
+        onsets.append(onset)
+        texts.append(conditions.text(condition))
+    paths = [str(p) for p in rng.choice(list(tasks.PATHS), count)]
+    agent = _collector(job, kind, robots, paths, int(rng.integers(2**31)), stage)
+    log = run_episodes(robots, agent, (steps + 1) * dt)
+    return Episodes(
+        log.obs.transpose(1, 0, 2), log.act[:-1].transpose(1, 0, 2), np.array(onsets), texts
+    )
+
+
+def _collector(
+    job: Job, kind: str, robots: list[SimRobot], paths: list[str], seed: int, stage: Path | None
+) -> Agent:
+    spec = robots[0].spec
+    if kind == "babble":
+        return Agent(TrueModel([]), Babble(spec, seed), tasks.make(robots[0].task, spec, paths))
+    driving = checkpoints.load(stage) if stage else None
+    agent = make_agent("oracle" if kind == "expert" else kind, robots, driving, paths, seed=seed)
+    agent.planner = Explore(agent.planner, spec, seed)
+    return agent
+
+
+def _joined(parts: list[Episodes]) -> Episodes:
+    return Episodes(
+        np.concatenate([p.obs for p in parts]),
+        np.concatenate([p.act for p in parts]),
+        np.concatenate([p.onset for p in parts]),
+        [c for p in parts for c in p.condition],
+    )
+
+
+# --- fitting ----------------------------------------------------------------------------------
+
+
+def _fit_all(
+    job: Job, pool: Executor, follow: _Follow, stage: str, adapters: Sequence[str]
+) -> Path:
+    """The pooled base, then from it every learner with equally many updates."""
+    folder = job.out / "stages" / stage
+    base, learners = folder / "base", ["none", *adapters]
+    if not (base / "config.json").exists():
+        follow.until_done([pool.submit(_fit_one, job, stage, "none", None, base)])
+    missing = [a for a in learners if not (folder / a / "config.json").exists()]
+    follow.until_done([pool.submit(_fit_one, job, stage, a, base, folder / a) for a in missing])
+    parts = {a: checkpoints.load(folder / a) for a in learners}
+    joined = parts["none"]
+    joined.default = job.settings.adapter if job.settings.adapter in adapters else adapters[0]
+    for adapter, part in parts.items():
+        joined.learners |= part.learners
+        joined.training["validation_loss"] |= part.training["validation_loss"]
+        joined.training["curve"] |= {adapter: part.training["curve"][adapter]}
+    joined.save(folder)
+    return folder
+
+
+def _fit_one(job: Job, stage: str, adapter_name: str, warm: Path | None, out: Path) -> None:
+    """Fit one learner on everything stored, from scratch or from the pooled base."""
+    spec = registry.load("robots", job.robot).spec
+    settings, final = job.settings, stage == "final"
+    episodes = Store(job.out / "data").load(spec)
+    held = np.array([bool(c) and zlib.crc32(c.encode()) % HELD_OUT == 0 for c in episodes.condition])
+    torch.manual_seed(job.seed)
+    dynamics = Dynamics(spec, settings.hidden, settings.activation)
+    dynamics.fit_normaliser(episodes.transitions())
+    if warm is not None:
+        dynamics.load_state_dict(checkpoints.load(warm).learner("none")[0].state_dict())
+    adapter = registry.load("adapters", adapter_name)(dynamics)
+    config = settings.first_fit if warm is None else settings.fit
+    if not final:
+        config = replace(config, updates=config.updates // 2)
+    label = f"{stage}: {adapter_name}" + (" (base)" if warm is None else "")
+    curve: list[tuple[int, float, float]] = []
+
+    def report(update: int, loss: float, val: float) -> None:
+        curve.append((update, round(loss, 5), round(val, 5)))
+        tell(label, update / config.updates, {"loss": loss, "validation": val})
+
+    best = fit(
+        dynamics,
+        adapter,
+        Windows(episodes.pick(~held), spec),
+        Windows(episodes.pick(held), spec, mirror=False),
+        replace(config, window=settings.window),
+        job.seed,
+        report,
+    )
+    training: dict[str, Any] = {
+        "command": f"mbmrl train --robot {job.robot} --seed {job.seed}",
+        "seed": job.seed,
+        "updates": settings.first_fit.updates + settings.fit.updates,
+        "validation_loss": {adapter_name: round(best, 5)},
+        "curve": {adapter_name: curve},
+    }
+    learners = {adapter_name: (dynamics, adapter)}
+    made = Checkpoint(spec, adapter_name, settings.window, settings.held_back, learners, training)
+    made.save(out)
+
+
+# --- workers, progress, curves ------------------------------------------------------------------
+
+_EVENTS: Any = None
+
+
+def _start_worker(events: Any) -> None:
+    global _EVENTS
+    _EVENTS = events
+    torch.set_num_threads(1)
+
+
+def tell(label: str, done: float, figures: dict[str, float]) -> None:
+    """Report progress to whoever waits for this worker."""
+    if _EVENTS is not None:
+        _EVENTS.put((label, done, figures))
+
+
+@contextmanager
+def _workers() -> Iterator[tuple[Executor, Progress, Any]]:
+    """A pool that ends with the block, at once where it ends by an exception or Ctrl-C."""
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager:
+        events = manager.Queue()
+        columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+        pool = ProcessPoolExecutor(
+            PROCESSES, mp_context=context, initializer=_start_worker, initargs=(events,)
+        )
+        with Progress(*columns, TextColumn("{task.fields[figures]}")) as progress:
+            try:
+                yield pool, progress, events
+            except BaseException:
+                for process in list(pool._processes.values()):
+                    process.terminate()
+                raise
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Follow:
+    """Shows what the workers tell, as bars here and as curves in TensorBoard."""
+
+    def __init__(self, progress: Progress, events: Any, curves: Path) -> None:
+        self.progress, self.events = progress, events
+        self.writer = SummaryWriter(str(curves))
+        self.bars: dict[str, TaskID] = {}
+
+    def until_done(self, futures: list[Future[None]]) -> None:
+        """Wait for the workers; raises what they raised."""
+        if not futures:
+            return
+        waiting = self.progress.add_task("batches", total=len(futures), figures="")
+        while not all(f.done() for f in futures):
+            self.progress.update(waiting, completed=sum(f.done() for f in futures))
+            self._drain(0.5)
+        self._drain(0.0)
+        self.progress.remove_task(waiting)
+        for future in futures:
+            future.result()
+
+    def close(self) -> None:
+        """Flush the curves."""
+        self.writer.close()
+
+    def _drain(self, wait_s: float) -> None:
+        try:
+            while True:
+                self._show(*self.events.get(timeout=wait_s) if wait_s else self.events.get_nowait())
+        except queue.Empty:
+            return
+
+    def _show(self, label: str, done: float, figures: dict[str, float]) -> None:
+        shown = "  ".join(f"{k} {v:.4f}" for k, v in figures.items())
+        if label not in self.bars:
+            self.bars[label] = self.progress.add_task(label, total=1.0, figures=shown)
+        self.progress.update(self.bars[label], completed=done, figures=shown)
+        for name, value in figures.items():
+            self.writer.add_scalar(f"{label}/{name}", value, round(1000 * done))
