@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from mbmrl.tasks import Task
 from mbmrl.types import Plan, RolloutFn, Transitions
 
 
+@runtime_checkable
 class Model(Protocol):
     """Whatever can say what the robot would do."""
 

@@ -6,7 +6,7 @@ Axes: r robots, n candidates, h horizon [control steps], k spline knots, o obs, 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from mbmrl.types import CostFn, Plan, RolloutFn
 
 
+@runtime_checkable
 class Planner(Protocol):
     """Whatever turns observations, a model and a cost into plans."""
 

@@ -28,8 +28,12 @@ SUITE_COUNTS = {
 """How many conditions of each kind a robot's test suite holds, where the robot allows them."""
 
 
-def parse(text: str) -> Perturbation:
+def parse(text: str, onset: float = 0.0) -> Perturbation:
     """``NAME:key=value,…`` → a perturbation.
+
+    Args:
+        text: as users write it.
+        onset: when it begins where the text does not say [s].
 
     Raises:
         UnknownName: for a name that is not registered.
@@ -39,7 +43,7 @@ def parse(text: str) -> Perturbation:
     cls = registry.load("perturbations", name)
     kinds = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}
-    values: dict[str, object] = {}
+    values: dict[str, object] = {"onset": onset}
     for item in filter(None, rest.split(",")):
         key, equals, value = item.partition("=")
         if not equals or key not in fields:
@@ -105,14 +109,23 @@ def test_suite(robot: SimRobot) -> list[Condition]:
     rng = np.random.default_rng(SUITE_SEED)
     suite: list[Condition] = []
     for cls in kinds_for(robot):
-        drawn: list[Condition] = []
+        drawn: dict[str, Condition] = {}  # by text: two that differ in an unused scale are one
         for _ in range(100):
             condition = (cls.sample(robot, rng, "test"),)
-            if len(drawn) < SUITE_COUNTS.get(cls.name, 1) and condition not in drawn:
-                drawn.append(condition)
-        suite += drawn
+            if len(drawn) < SUITE_COUNTS.get(cls.name, 1):
+                drawn.setdefault(text(condition), condition)
+        suite += drawn.values()
     suite += [sample(robot, rng, "test", 2) for _ in range(3)]
     return suite
+
+
+def mirror_trained(robot: SimRobot, condition: Sequence[Perturbation]) -> bool:
+    """Whether what keeps it out of training is its side alone.
+
+    Such a condition is held out only in name where training mirrors its data.
+    """
+    places = [p for p in condition if p.held_out(robot)]
+    return bool(places) and not any(p.mirrored(robot).held_out(robot) for p in places)
 
 
 def starting(condition: Sequence[Perturbation], onset: float) -> Condition:

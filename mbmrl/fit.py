@@ -66,7 +66,10 @@ def fit(
         for k in range(2)
     ]
     both = torch.nn.ModuleList([dynamics, adapter])
-    optimiser = torch.optim.Adam(both.parameters(), lr=config.lr)
+    # what adapters learn are logarithms: few, and far to go
+    speeds = ((dynamics, config.lr), (adapter, 10 * config.lr))
+    groups = [{"params": list(m.parameters()), "lr": lr} for m, lr in speeds]
+    optimiser = torch.optim.Adam([g for g in groups if g["params"]])
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda t: 0.5 * (1 + math.cos(math.pi * t / config.updates)) + 1e-3
     )

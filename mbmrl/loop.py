@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from mbmrl.spec import RobotSpec
 from mbmrl.types import Plan
 
 
+class BadObservation(RuntimeError):
+    """A reading that nobody can plan from: a number missing, or one that is not finite."""
+
+
+@runtime_checkable
 class RobotLike(Protocol):
     """What the loop needs of a robot, or of several driven as one."""
+
+    spec: RobotSpec
 
     def reset(self) -> None:
         """Go to the start of an episode."""
@@ -24,6 +32,7 @@ class RobotLike(Protocol):
         """Send an action; returns what was really sent."""
 
 
+@runtime_checkable
 class AgentLike(Protocol):
     """What the loop needs of a controller."""
 
@@ -58,20 +67,35 @@ class Loop:
     def reset(self) -> None:
         """Start an episode: robot, history and plan anew."""
         self.robot.reset()
-        self.agent.reset(self.robot.read())
+        self.agent.reset(self._read())
         self.obs = self.sent = None
 
     def tick(self) -> None:
-        """Read, learn, adapt, plan, act."""
+        """Read, learn, adapt, plan, act.
+
+        Raises:
+            BadObservation: before anything is planned from it.
+        """
         start = time.perf_counter()
-        obs = self.robot.read()
+        obs = self._read()
         if self.obs is not None and self.sent is not None:
             self.agent.observe(self.obs, self.sent, obs)
         plan = self.agent.act(obs)
         action = plan.action.double().numpy().reshape(*obs.shape[:-1], -1)
         took = time.perf_counter() - start
-        self.obs, self.sent = obs, self.robot.write(action)
+        self.obs, self.sent = obs, np.array(self.robot.write(action))
         self.sink(obs, plan, self.sent, took)
+
+    def _read(self) -> np.ndarray:
+        """The observation, as a copy: a driver may fill the same array again and again."""
+        obs, fields = np.array(self.robot.read(), dtype=float), self.robot.spec.obs
+        if obs.shape[-1:] != (len(fields),):
+            raise BadObservation(f"the robot reads {obs.shape} numbers, its spec has {len(fields)}")
+        bad = ~np.isfinite(obs)
+        if bad.any():
+            names = [f.name for i, f in enumerate(fields) if bad[..., i].any()]
+            raise BadObservation(f"the robot reads no finite {', '.join(names)}")
+        return obs
 
 
 class Clock:
@@ -84,16 +108,18 @@ class Clock:
 
     def __init__(self, period: float, *, real_time: bool = True) -> None:
         self.period, self.real_time = period, real_time
+        self.start()
+
+    def start(self) -> None:
+        """The first deadline is one period from now; nothing was missed so far."""
         self.missed = 0
-        self._deadline: float | None = None
+        self._deadline = time.monotonic()
 
     def wait(self) -> None:
         """Sleep until the next deadline, counting the periods that were missed."""
         if not self.real_time:
             return
         now = time.monotonic()
-        if self._deadline is None:
-            self._deadline = now
         self._deadline += self.period
         late = now - self._deadline
         if late > 0:
@@ -106,6 +132,7 @@ class Clock:
 def run(loop: Loop, ticks: int, clock: Clock) -> None:
     """Drive one episode."""
     loop.reset()
+    clock.start()
     for _ in range(ticks):
         loop.tick()
         clock.wait()

@@ -84,6 +84,8 @@ def train(
     if minutes is not None:
         settings = settings.scaled(minutes)
     adapters = tuple(adapters) or (settings.adapter,)
+    if settings.adapter not in adapters:
+        settings = replace(settings, adapter=adapters[0])
     job = Job(robot, out, seed, settings)
     _claim(job, adapters)
     start = time.perf_counter()
@@ -226,7 +228,7 @@ def _fit_all(
     follow.until_done([pool.submit(_fit_one, job, stage, a, base, folder / a) for a in missing])
     parts = {a: checkpoints.load(folder / a) for a in learners}
     joined = parts["none"]
-    joined.default = job.settings.adapter if job.settings.adapter in adapters else adapters[0]
+    joined.default = job.settings.adapter
     for adapter, part in parts.items():
         joined.learners |= part.learners
         joined.training["validation_loss"] |= part.training["validation_loss"]
@@ -240,7 +242,8 @@ def _fit_one(job: Job, stage: str, adapter_name: str, warm: Path | None, out: Pa
     spec = registry.load("robots", job.robot).spec
     settings, final = job.settings, stage == "final"
     episodes = Store(job.out / "data").load(spec)
-    held = np.array([bool(c) and zlib.crc32(c.encode()) % HELD_OUT == 0 for c in episodes.condition])
+    shuffled = sorted({c for c in episodes.condition if c}, key=lambda c: zlib.crc32(c.encode()))
+    held = np.isin(episodes.condition, shuffled[::HELD_OUT])
     torch.manual_seed(job.seed)
     dynamics = Dynamics(spec, settings.hidden, settings.activation)
     dynamics.fit_normaliser(episodes.transitions())

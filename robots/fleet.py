@@ -19,6 +19,7 @@ class Fleet:
 
     def __init__(self, robots: Sequence[SimRobot]) -> None:
         self.robots = list(robots)
+        self.spec = self.robots[0].spec
 
     def reset(self) -> None:
         """Reset every robot."""

@@ -61,6 +61,10 @@ class Perturbation(ABC):
         """The left-right mirror image on ``robot``; itself where it has no side."""
         return self
 
+    def held_out(self, robot: SimRobot) -> bool:
+        """Whether its place and mode belong to the test range, whatever its magnitude."""
+        return False
+
     def marked_bodies(self, robot: SimRobot) -> tuple[str, ...]:
         """Bodies to paint red while it acts."""
         return ()

@@ -49,12 +49,11 @@ class DamagedJoint(Perturbation):
     @classmethod
     def sample(cls, robot: SimRobot, rng: np.random.Generator, split: Split) -> Self:
         """Every third (joint, mode) diagonal is the test range, on both sides alike."""
-        places = _places(robot)
         pairs = [
             (joint, mode)
             for joint in _joints(robot)
-            for m, mode in enumerate(MODES)
-            if ((places[joint] + m) % 3 == 0) == (split == "test")
+            for mode in MODES
+            if _held_out(robot, joint, mode) == (split == "test")
         ]
         joint, mode = pairs[rng.integers(len(pairs))]
         scale = rng.uniform(0.3, 0.7) if split == "train" else rng.uniform(0.1, 0.25)
@@ -67,10 +66,18 @@ class DamagedJoint(Perturbation):
         )
         return replace(self, joint=robot.legs[mirror_leg(robot, leg)].joints[k])
 
+    def held_out(self, robot: SimRobot) -> bool:
+        """See :class:`Perturbation`."""
+        return _held_out(robot, self.joint, self.mode)
+
     def marked_bodies(self, robot: SimRobot) -> tuple[str, ...]:
         """See :class:`Perturbation`."""
         body = robot.nominal.jnt_bodyid[robot.nominal.joint(self.joint).id]
         return (robot.nominal.body(body).name,)
+
+
+def _held_out(robot: SimRobot, joint: str, mode: str) -> bool:
+    return (_places(robot)[joint] + MODES.index(mode)) % 3 == 0
 
 
 def _joints(robot: SimRobot) -> list[str]:

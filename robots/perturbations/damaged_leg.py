@@ -90,6 +90,10 @@ class DamagedLeg(Perturbation):
         """See :class:`Perturbation`."""
         return replace(self, leg=mirror_leg(robot, self.leg))
 
+    def held_out(self, robot: SimRobot) -> bool:
+        """See :class:`Perturbation`."""
+        return held_out(robot, self.leg, self.mode)
+
     def marked_bodies(self, robot: SimRobot) -> tuple[str, ...]:
         """See :class:`Perturbation`."""
         return (robot.legs[self.leg].body,)

@@ -1,0 +1,125 @@
+"""The paper's benchmark: the planar half-cheetah of dm_control's suite, driven by torques."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import ClassVar
+
+import mujoco
+import numpy as np
+from jaxtyping import Float
+
+from mbmrl.spec import Field, RobotSpec
+from robots.perturbations.base import Perturbation
+from robots.sim import Leg, SimRobot
+
+DT = 0.05  # control period [s]
+MASS = 14.0  # of the whole robot [kg]
+SETTLE = 200  # simulation steps before an episode, as in the suite
+
+JOINTS = ("bthigh", "bshin", "bfoot", "fthigh", "fshin", "ffoot")
+
+SPEC = RobotSpec(
+    name="cheetah",
+    dt=DT,
+    obs=(
+        Field("z", "m"),
+        Field("pitch", "rad"),
+        *(Field(joint, "rad") for joint in JOINTS),
+        Field("vx", "m/s"),
+        Field("vz", "m/s"),
+        Field("pitch_rate", "rad/s"),
+        *(Field(f"{joint}_rate", "rad/s") for joint in JOINTS),
+    ),
+    act=tuple(Field(f"torque_{joint}", "1", -1, 1) for joint in JOINTS),
+)
+
+
+class Cheetah(SimRobot):
+    """Half-cheetah in a vertical plane, 6 torque motors; action: torque per joint, 20 Hz.
+
+    ``vx`` and ``vz`` are those of the centre of mass, as in the suite's own reward: the torso's
+    swing to and fro within each stride, and a planner could buy speed by rocking it. ``pitch`` is
+    positive nose down and counts turns, so that its change never jumps.
+
+    Source: Tassa et al. 2018, "DeepMind Control Suite" (arXiv 1801.00690).
+    """
+
+    name: ClassVar[str] = "cheetah"
+    task: ClassVar[str] = "speed"
+    spec = SPEC
+    torso = "torso"
+    legs: ClassVar[dict[str, Leg]] = {
+        "B": Leg("bthigh", JOINTS[:3]),
+        "F": Leg("fthigh", JOINTS[3:]),
+    }
+
+    def __init__(self, perturb: Sequence[Perturbation] = (), seed: int = 0) -> None:
+        super().__init__(perturb, seed)
+        self._height = self.nominal.body(self.torso).pos[2]
+        self._chain, self._levers = _mass_distribution(self.nominal)
+
+    @classmethod
+    def build(cls) -> mujoco.MjModel:
+        """Compile the suite's model.
+
+        The total mass is set afterwards: MuJoCo logs a warning about the compiler's own way.
+        """
+        spec = mujoco.MjSpec.from_file(str(files("dm_control") / "suite" / "cheetah.xml"))
+        spec.compiler.settotalmass = -1
+        spec.visual.global_.offwidth, spec.visual.global_.offheight = 1280, 960
+        model = spec.compile()
+        mujoco.mj_setTotalmass(model, MASS)
+        mujoco.mj_setConst(model, mujoco.MjData(model))
+        return model
+
+    def place(self) -> np.ndarray:
+        """Fall from random joint angles and settle, as in the suite."""
+        limited = self.model.jnt_limited == 1
+        self.data.qpos[limited] = self.rng.uniform(*self.model.jnt_range[limited].T)
+        mujoco.mj_step(self.model, self.data, SETTLE)
+        self.data.qpos[0] = 0.0
+        return np.zeros(0)
+
+    def observe(
+        self,
+        qpos: Float[np.ndarray, "*b q"],
+        qvel: Float[np.ndarray, "*b v"],
+        carry: Float[np.ndarray, "*b c"],
+    ) -> Float[np.ndarray, "*b o"]:
+        """Torso height and pitch, joint angles, velocity of the centre of mass, rates.
+
+        The centre of mass is the nominal robot's: a payload's place is not for it to know.
+        """
+        angle, rate = (x[..., 2:] @ self._chain.T for x in (qpos, qvel))
+        cos, sin = np.cos(angle), np.sin(angle)
+        lever_x, lever_z = self._levers.T
+        vx = qvel[..., 0] + (rate * (cos * lever_z - sin * lever_x)).sum(-1)
+        vz = qvel[..., 1] - (rate * (cos * lever_x + sin * lever_z)).sum(-1)
+        height = qpos[..., 1:2] + self._height
+        return np.concatenate(
+            [height, qpos[..., 2:], vx[..., None], vz[..., None], qvel[..., 2:]], -1
+        )
+
+    def controls(
+        self, carry: Float[np.ndarray, "n c"], acts: Float[np.ndarray, "n h u"]
+    ) -> tuple[Float[np.ndarray, "n s a"], Float[np.ndarray, "n h c"]]:
+        """Each torque is held for the whole control period."""
+        return np.repeat(acts, self.substeps, axis=1), np.zeros((*acts.shape[:2], 0))
+
+
+def _mass_distribution(
+    model: mujoco.MjModel,
+) -> tuple[Float[np.ndarray, "b b"], Float[np.ndarray, "b 2"]]:
+    """Each body's pitch is ``chain @ angles``, and it carries the robot's centre on its lever [m].
+
+    The levers (x, z), each turned by its body's pitch, add up to the centre of mass as seen from
+    the torso's origin.
+    """
+    chain = np.eye(model.nbody)
+    levers = model.body_mass[:, None] * model.body_ipos
+    for body in range(1, model.nbody):
+        chain[body] += chain[model.body_parentid[body]]
+        levers[model.body_parentid[body]] += model.body_subtreemass[body] * model.body_pos[body]
+    return chain[1:, 1:], levers[1:, [0, 2]] / model.body_subtreemass[0]
