@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
@@ -45,7 +45,7 @@ class TrueModel:
         rollouts: one for each robot, (n, h, u) actions → (n, h, o) observations.
     """
 
-    def __init__(self, rollouts: list[Callable[[np.ndarray], np.ndarray]]) -> None:
+    def __init__(self, rollouts: Sequence[Callable[[np.ndarray], np.ndarray]]) -> None:
         self.rollouts = rollouts
 
     def reset(self) -> None:

@@ -107,6 +107,7 @@ class SamplingPlanner(ABC):
         self.low, self.high, self.safe = (
             torch.as_tensor(a, dtype=torch.float32) for a in (low, high, safe_act)
         )
+        self.horizon = horizon
         self.num_samples = num_samples
         self.num_kept = num_kept
         self.seed = seed

@@ -78,7 +78,9 @@ class Explore:
             share i / (r − 1) of it, so that clean and noisy runs lie side by side.
     """
 
-    def __init__(self, planner: Planner, spec: RobotSpec, seed: int = 0, noise: float = 0.4) -> None:
+    def __init__(
+        self, planner: Planner, spec: RobotSpec, seed: int = 0, noise: float = 0.4
+    ) -> None:
         self.planner, self.noise = planner, noise
         self.low, self.high = (torch.from_numpy(x).float() for x in (spec.act_low, spec.act_high))
         self.generator = torch.Generator().manual_seed(seed)

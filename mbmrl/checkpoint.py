@@ -108,12 +108,16 @@ def load(folder: Path) -> Checkpoint:
         CheckpointError: when it is missing or damaged, saying which file and what to do.
     """
     if not (folder / "config.json").is_file():
-        raise CheckpointError(f"no checkpoint in {folder}: make one with `mbmrl train --out {folder}`")
+        raise CheckpointError(
+            f"no checkpoint in {folder}: make one with `mbmrl train --out {folder}`"
+        )
     try:
         config = json.loads((folder / "config.json").read_text())
         tensors = load_file(folder / "weights.safetensors")
         if config["format"] != FORMAT:
-            raise CheckpointError(f"{folder} has format {config['format']}, this version reads {FORMAT}")
+            raise CheckpointError(
+                f"{folder} has format {config['format']}, this version reads {FORMAT}"
+            )
         spec = RobotSpec.from_json(config["spec"])
         learners = {}
         for name in config["learners"]:
@@ -132,7 +136,15 @@ def load(folder: Path) -> Checkpoint:
         )
     except CheckpointError:
         raise
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError, SpecError) as error:
+    except (
+        OSError,
+        KeyError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        SafetensorError,
+        SpecError,
+    ) as error:
         raise CheckpointError(f"the checkpoint in {folder} is damaged: {error}") from error
 
 
@@ -157,7 +169,7 @@ def for_robot(spec: RobotSpec, folder: Path | None) -> Checkpoint:
     """
     if folder is None and spec.name not in shipped():
         raise CheckpointError(
-            f"no reference checkpoint is shipped for {spec.name!r} (only for {_listed(shipped())}): "
+            f"no reference checkpoint is shipped for {spec.name!r}, only for {_listed(shipped())}: "
             f"make one with `mbmrl train --robot {spec.name} --out DIR` and pass --checkpoint DIR"
         )
     checkpoint = load(folder if folder is not None else SHIPPED / spec.name)

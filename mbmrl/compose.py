@@ -28,7 +28,12 @@ AGENTS: dict[str, str] = {
 
 
 def make_planner(
-    spec: RobotSpec, settings: Settings, name: str | None = None, *, true: bool = False, seed: int = 0
+    spec: RobotSpec,
+    settings: Settings,
+    name: str | None = None,
+    *,
+    true: bool = False,
+    seed: int = 0,
 ) -> Planner:
     """The robot's planner, or another by name, for its learned model or for the true simulator."""
     options = settings.true_plan if true else settings.plan
@@ -72,7 +77,9 @@ def make_agent(
         if len(simulated) < len(robots):
             raise ValueError(f"agent {name!r} needs a simulated robot, {spec.name} is none")
         truth = [partial(r.true_rollout, perturbed=name == "oracle") for r in simulated]
-        return Agent(TrueModel(truth), make_planner(spec, settings, planner, true=True, seed=seed), task)
+        return Agent(
+            TrueModel(truth), make_planner(spec, settings, planner, true=True, seed=seed), task
+        )
     if checkpoint is None:
         raise ValueError(f"agent {name!r} needs a checkpoint")
     plan_with = "random" if name == "random" else planner

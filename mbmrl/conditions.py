@@ -95,13 +95,18 @@ def kinds_for(robot: SimRobot) -> list[type[Perturbation]]:
 def sample(robot: SimRobot, rng: np.random.Generator, split: Split, count: int) -> Condition:
     """``count`` perturbations at once, drawn from a split's ranges, all from time 0.
 
-    Damage to legs and joints is drawn three times as often as the rest: it is what differs
-    most from one place to the next.
+    Damage to legs and joints is drawn three times as often as the rest, and can strike two
+    places at once: it is what differs most from one place to the next.
     """
     kinds = kinds_for(robot)
-    weights = np.array([3.0 if cls.name.startswith("damaged") else 1.0 for cls in kinds])
-    chosen = rng.choice(len(kinds), size=count, p=weights / weights.sum())
-    return tuple(kinds[i].sample(robot, rng, split) for i in chosen)
+    damage = np.array([cls.name.startswith("damaged") for cls in kinds])
+    weights = np.where(damage, 3.0, 1.0)
+    condition = []
+    for _ in range(count):
+        i = rng.choice(len(kinds), p=weights / weights.sum())
+        condition.append(kinds[i].sample(robot, rng, split))
+        weights[i] *= damage[i]
+    return tuple(condition)
 
 
 def test_suite(robot: SimRobot) -> list[Condition]:

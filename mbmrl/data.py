@@ -105,7 +105,9 @@ class Store:
                 condition = json.loads(str(file["condition"]))
                 episodes = Episodes(file["obs"], file["act"], file["onset"], condition)
         except Exception as error:
-            raise ValueError(f"{path} cannot be read ({error}): delete it and train again") from error
+            raise ValueError(
+                f"{path} cannot be read ({error}): delete it and train again"
+            ) from error
         if episodes.obs.shape[2:] + episodes.act.shape[2:] != (spec.num_obs, spec.num_act):
             raise ValueError(f"{path} is not of robot {spec.name!r}")
         return episodes

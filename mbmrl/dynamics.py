@@ -69,7 +69,8 @@ class Dynamics(nn.Module):
     """f_θ(obs, act) → change of the state, and of the pose in the body frame, normalised.
 
     The state is every obs field but the pose; fields that the spec calls known are computed,
-    not predicted. Statistics are buffers, recomputed over all stored data by :meth:`fit_normaliser`.
+    not predicted. Statistics are buffers, made from all stored data
+    by :meth:`fit_normaliser`.
 
     Args:
         spec: of the robot.
@@ -223,8 +224,10 @@ def body_motion(pose: Float[Tensor, "*b 3"], later: Float[Tensor, "*b 3"]) -> Fl
     )
 
 
-def integrate(pose: Float[Tensor, "*b 3"], motion: Float[Tensor, "*b h 3"]) -> Float[Tensor, "*b h 3"]:
-    """The poses that a sequence of body-frame motions leads through; inverse of :func:`body_motion`."""
+def integrate(
+    pose: Float[Tensor, "*b 3"], motion: Float[Tensor, "*b h 3"]
+) -> Float[Tensor, "*b h 3"]:
+    """The poses that body-frame motions lead through; the inverse of :func:`body_motion`."""
     turned = torch.cumsum(motion[..., 2], -1)
     yaw = pose[..., 2:] + turned
     before = yaw - motion[..., 2]

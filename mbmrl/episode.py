@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from controllers.agent import Agent
-from mbmrl.loop import Clock, Loop, Sink, run
+from mbmrl.loop import Clock, Loop, run
 from mbmrl.tasks import Task
 from mbmrl.types import Plan
 from robots.fleet import Fleet
@@ -69,7 +69,8 @@ class Recorder:
             n: np.stack([np.asarray(i.get(n, nothing), dtype=float) for i in self.infos])
             for n in names
         }
-        return Log(*columns, info=info)
+        obs, act, gain, cost, cross_track, fell, took = columns
+        return Log(obs, act, gain, cost, cross_track, fell, took, info)
 
 
 def run_episodes(

@@ -5,57 +5,61 @@ from __future__ import annotations
 import dataclasses
 import math
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
+from controllers.agent import Agent
 from mbmrl import checkpoint as checkpoints
 from mbmrl import conditions, registry
 from mbmrl.checkpoint import Checkpoint
 from mbmrl.compose import make_agent
 from mbmrl.conditions import Condition
 from mbmrl.episode import Log, run_episodes
-from mbmrl.spec import RobotSpec
+from mbmrl.spec import RobotSpec, SpecError
 from robots.sim import SimRobot
 
 LANES = 32
 """Episodes that run side by side."""
 WITHOUT_MODEL = ("oracle", "nominal", "zero")
 """Agents that need no checkpoint."""
+TIMED = 60
+"""Ticks that the decision times come from."""
+TIMED_TRUE = 10
+"""The same for the true simulator as the model, which is slow and no real controller."""
+LEG_AND_MOTOR = ("damaged_leg", "damaged_joint", "motor_strength")
 
 Watch = Callable[[int], None]
-"""Told how many more robot-ticks are done."""
+"""Told how many more ticks of a robot are done."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One episode.
-
-    "After the onset" is every tick whose observation the condition had a part in.
+    """One episode; "after the onset" is every tick whose observation the condition shaped.
 
     Attributes:
         robot: its name.
         perturbation: the condition as text; ``none`` for the undamaged robot.
-        mirror_trained: whether only its side kept the condition out of training.
+        mirror_trained: whether its side alone kept the condition out of training.
         agent: what drove.
         path: that was to be followed; empty where there is none.
         episode: its number among those of the same condition, path and agent.
         seed: of the robot's initial state and of the planner.
-        return_: −Σ cost · dt, with the planner's own cost; ``return`` in JSON.
+        return_: −Σ cost · dt with the planner's own cost; ``return`` in JSON.
         return_after_onset: the same after the onset.
         score: mean gain after the onset, 1 as wanted.
         cross_track_m: mean distance from the path after the onset [m]; NaN where there is none.
-        fell: whether the robot fell at any time.
-        tick_ms_p50: median time of a decision, adapting and planning [ms], see :func:`time_alone`.
+        fell: whether the robot ever fell.
+        tick_ms_p50: median time of a decision [ms], see :func:`time_alone`.
         tick_ms_p99: its 99th percentile.
-        missed_deadlines: decisions, of those timed, that took longer than the control period.
+        missed_deadlines: how many of the timed decisions took longer than the control period.
         pred_error_prior: mean squared normalised one-step error of θ* after the onset; NaN without
             a learned model.
         pred_error_adapted: the same of the model that planned.
@@ -81,17 +85,24 @@ class Row:
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary; null where a number does not apply."""
-        values = dataclasses.asdict(self).items()
         return {
             name.rstrip("_"): None if isinstance(v, float) and not math.isfinite(v) else v
-            for name, v in values
+            for name, v in dataclasses.asdict(self).items()
         }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Row:
         """The inverse of :meth:`to_json`."""
-        values = {("return_" if k == "return" else k): v for k, v in data.items()}
-        return cls(**{k: math.nan if v is None else v for k, v in values.items()})
+        values: dict[str, Any] = {k: math.nan if v is None else v for k, v in data.items()}
+        return cls(return_=values.pop("return"), **values)
+
+
+class Timing(NamedTuple):
+    """How long one robot's decisions take."""
+
+    tick_ms_p50: float
+    tick_ms_p99: float
+    missed_deadlines: int
 
 
 @dataclass(frozen=True)
@@ -120,23 +131,277 @@ class Evaluation:
     checkpoint: Path | None = None
     planner: str | None = None
 
-    @property
-    def robot_ticks(self) -> int:
-        """How much there is to do, for a progress bar."""
-        episodes = len(self.conditions) * len(self.paths) * len(self.agents) * self.episodes
-        return episodes * round(self.seconds / self._class().spec.dt)
-
-    def build(self, condition: Condition = (), seed: int = 0) -> SimRobot:
-        """One of its robots.
+    def robots(self, lanes: Sequence[Condition], seed: int) -> list[SimRobot]:
+        """One robot a condition.
 
         Raises:
             UnknownName: there is no such robot.
             SpecError: it is not simulated.
-            PerturbationError: the condition makes no sense on it.
+            PerturbationError: a condition makes no sense on it.
         """
-        return self._class()(condition, seed)
+        cls = registry.load("robots", self.robot)
+        if not issubclass(cls, SimRobot):
+            raise SpecError(f"{self.robot} is not simulated: only `mbmrl run` can drive it")
+        return [cls(condition, seed) for condition in lanes]
 
-    def agent(self, name: str, robots: Sequence[SimRobot], paths: Sequence[str], seed: int) -> Any:
-        """One of its agents, see :func:`make_agent`."""
-        checkpoint = checkpoint_for([name], robots[0].spec, self.checkpoint)
+    def agent(
+        self, name: str, robots: Sequence[SimRobot], paths: Sequence[str], seed: int
+    ) -> Agent:
+        """An agent for these robots, see :func:`make_agent`."""
+        checkpoint = checkpoint_for(name, robots[0].spec, self.checkpoint)
         return make_agent(name, robots, checkpoint, paths, planner=self.planner, seed=seed)
+
+
+class _Batch(NamedTuple):
+    """Episodes of one agent and one seed, side by side."""
+
+    agent: str
+    episode: int
+    lanes: list[tuple[Condition, str]]
+
+
+def checkpoint_for(agent: str, spec: RobotSpec, folder: Path | None) -> Checkpoint | None:
+    """The checkpoint that an agent needs, if it needs one.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged or does not fit.
+    """
+    return None if agent in WITHOUT_MODEL else checkpoints.for_robot(spec, folder)
+
+
+def evaluate(what: Evaluation, *, jobs: int = 1, watch: Watch = lambda ticks: None) -> list[Row]:
+    """Drive every episode.
+
+    All planners of a seed draw the same random numbers, however many robots are side by side, so
+    that a row does not depend on what else is evaluated.
+
+    Args:
+        what: to evaluate.
+        jobs: processes to share the work.
+        watch: told about progress.
+
+    Returns:
+        The rows, by agent, episode, condition and path.
+
+    Raises:
+        UnknownName, SpecError, PerturbationError, CheckpointError: before anything is driven.
+        Diverged: a simulation blew up.
+    """
+    probe = what.robots(what.conditions, what.seed)[:1]
+    for agent in what.agents:
+        what.agent(agent, probe, what.paths[:1], what.seed)
+    every = [(condition, path) for condition in what.conditions for path in what.paths]
+    batches = [
+        _Batch(agent, episode, every[k : k + LANES])
+        for agent in what.agents
+        for episode in range(what.episodes)
+        for k in range(0, len(every), LANES)
+    ]
+    timing = {agent: time_alone(what, agent) for agent in what.agents}
+    if jobs == 1:
+        return [row for b in batches for row in _drive(what, b, timing[b.agent], watch)]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, torch.set_num_threads, (1,)) as pool:
+        futures = {pool.submit(_drive, what, b, timing[b.agent]): b for b in batches}
+        try:
+            for future in as_completed(futures):
+                watch(len(futures[future].lanes) * _ticks(what, probe[0]))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+        return [row for future in futures for row in future.result()]
+
+
+def time_alone(what: Evaluation, agent: str) -> Timing:
+    """Time an agent's decisions (adapt and plan) for a single, undamaged robot.
+
+    Episodes run side by side, which says nothing about the latency of one robot; so this is a run
+    of its own, once an agent, after a warm-up that fills the history.
+    """
+    (robot,) = what.robots([()], what.seed)
+    true = agent in ("oracle", "nominal")
+    checkpoint = checkpoint_for(agent, robot.spec, what.checkpoint)
+    warm_up, timed = checkpoint.window if checkpoint else 3, TIMED_TRUE if true else TIMED
+    with robot:
+        driven = what.agent(agent, [robot], what.paths[:1], what.seed)
+        log = run_episodes([robot], driven, (warm_up + timed) * robot.spec.dt)
+    took = log.took[warm_up:]
+    p50, p99 = 1e3 * np.percentile(took, (50, 99))
+    return Timing(float(p50), float(p99), int((took > robot.spec.dt).sum()))
+
+
+def _ticks(what: Evaluation, robot: SimRobot) -> int:
+    return round(what.seconds / robot.spec.dt)
+
+
+def _drive(
+    what: Evaluation, batch: _Batch, timing: Timing, watch: Watch = lambda ticks: None
+) -> list[Row]:
+    seed = what.seed + batch.episode
+    robots = what.robots([condition for condition, _ in batch.lanes], seed)
+    paths = [path for _, path in batch.lanes]
+    with ExitStack() as stack:
+        for robot in robots:
+            stack.enter_context(robot)
+        agent = what.agent(batch.agent, robots, paths, seed)
+        log = run_episodes(robots, agent, what.seconds, lambda tick: watch(len(robots)))
+    dt = robots[0].spec.dt
+    rows = []
+    for lane, (robot, path) in enumerate(zip(robots, paths, strict=True)):
+        whole = phase(log, lane, slice(None), dt)
+        after = phase(log, lane, from_onset(robot.perturb, dt), dt)
+        rows.append(
+            Row(
+                robot=robot.spec.name,
+                perturbation=conditions.text(robot.perturb) or "none",
+                mirror_trained=conditions.mirror_trained(robot, robot.perturb),
+                agent=batch.agent,
+                path=path,
+                episode=batch.episode,
+                seed=seed,
+                return_=whole.return_,
+                return_after_onset=after.return_,
+                score=after.score,
+                cross_track_m=after.cross_track_m,
+                fell=whole.fell,
+                **timing._asdict(),
+                pred_error_prior=after.pred_error_prior,
+                pred_error_adapted=after.pred_error_adapted,
+            )
+        )
+    return rows
+
+
+class Phase(NamedTuple):
+    """How a part of an episode went; the fields are those of :class:`Row`."""
+
+    return_: float
+    score: float
+    cross_track_m: float
+    fell: bool
+    pred_error_prior: float
+    pred_error_adapted: float
+
+
+def phase(log: Log, lane: int, ticks: slice, dt: float) -> Phase:
+    """Measure one robot over some ticks."""
+
+    def mean_of(values: Float[np.ndarray, "t r"] | None) -> float:
+        if values is None:
+            return math.nan
+        there = values[ticks, lane]
+        there = there[~np.isnan(there)]
+        return float(there.mean()) if there.size else math.nan
+
+    return Phase(
+        return_=-float(log.cost[ticks, lane].sum() * dt),
+        score=mean_of(log.gain),
+        cross_track_m=mean_of(log.cross_track),
+        fell=bool(log.fell[ticks, lane].any()),
+        pred_error_prior=mean_of(log.info.get("pred_error_prior")),
+        pred_error_adapted=mean_of(log.info.get("pred_error_adapted")),
+    )
+
+
+def from_onset(condition: Condition, dt: float) -> slice:
+    """The ticks whose observations a condition shaped: what happens at one shows at the next."""
+    onset = min((p.onset for p in condition), default=0.0)
+    return slice(math.ceil(onset / dt - 1e-6) + 1, None)
+
+
+# --- intervals --------------------------------------------------------------------------------
+
+Statistic = Callable[[Float[np.ndarray, "n k"]], Float[np.ndarray, " n"]]
+"""From the means of k columns to one number, for n resamples at once."""
+
+
+class Interval(NamedTuple):
+    """An estimate and its 95 % interval; NaN at both ends where one episode is all there is."""
+
+    estimate: float
+    low: float
+    high: float
+
+    def text(self, *, scale: float = 1.0, digits: int = 2, interval: bool = True) -> str:
+        """``0.84 [0.79, 0.88]``."""
+        if not math.isfinite(self.estimate):
+            return "–"
+        shown = f"{scale * self.estimate:.{digits}f}"
+        if not interval or math.isnan(self.low):
+            return shown
+        return f"{shown} [{scale * self.low:.{digits}f}, {scale * self.high:.{digits}f}]"
+
+
+def bootstrap(
+    values: Float[np.ndarray, "c e k"],
+    statistic: Statistic = lambda means: means[:, 0],
+    *,
+    seed: int = 0,
+    resamples: int = 2000,
+) -> Interval:
+    """Hierarchical percentile bootstrap: conditions are resampled first, episodes within them.
+
+    Columns stay together, so what is compared stays paired. With a single condition the interval
+    is for that condition; with one episode each, for the conditions alone.
+
+    Args:
+        values: c conditions, e episodes of each, k columns.
+        statistic: of the columns' means; the first column's mean when left out.
+        seed: of the resampling.
+        resamples: how many.
+    """
+    c, e, _ = values.shape
+    estimate = float(statistic(values.mean((0, 1))[None])[0])
+    if c * e == 1 or not math.isfinite(estimate):
+        return Interval(estimate, math.nan, math.nan)
+    rng = np.random.default_rng(seed)
+    some_conditions = rng.integers(c, size=(resamples, c, 1))
+    some_episodes = rng.integers(e, size=(resamples, c, e))
+    resampled = statistic(values[some_conditions, some_episodes].mean((1, 2)))
+    return Interval(estimate, *(float(q) for q in np.quantile(resampled, (0.025, 0.975))))
+
+
+def mean(rows: Sequence[Row], column: str, agent: str) -> Interval:
+    """An agent's mean of one of the columns of :class:`Row`."""
+    return bootstrap(_pivot(rows, column, [agent]))
+
+
+def difference(rows: Sequence[Row], column: str, agent: str, other: str) -> Interval:
+    """How much more one agent has than another, paired by condition, path and seed."""
+    return bootstrap(_pivot(rows, column, [agent, other]), lambda m: m[:, 0] - m[:, 1])
+
+
+def ratio(rows: Sequence[Row], column: str, agent: str, other: str) -> Interval:
+    """One agent's mean as a fraction of another's, paired by condition, path and seed."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return bootstrap(_pivot(rows, column, [agent, other]), lambda m: m[:, 0] / m[:, 1])
+
+
+def _pivot(rows: Sequence[Row], column: str, agents: Sequence[str]) -> Float[np.ndarray, "c e k"]:
+    cells: dict[tuple[str, str], list[float]] = {}
+    # a stable sort, so that rows of several checkpoints are paired in the order they came
+    for row in sorted(rows, key=lambda r: (r.path, r.seed)):
+        cells.setdefault((row.perturbation, row.agent), []).append(getattr(row, column))
+    names = sorted({row.perturbation for row in rows})
+    return np.array([[cells[name, a] for a in agents] for name in names], float).swapaxes(1, 2)
+
+
+def groups(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The parts of a suite that a report shows apart, all of it first; none of them empty."""
+    kinds = {row.perturbation: _kinds(row.perturbation) for row in rows}
+    chosen = {
+        "all": kinds,
+        "leg and motor damage": [n for n, k in kinds.items() if k <= set(LEG_AND_MOTOR)],
+        "mirror image trained": {r.perturbation for r in rows if r.mirror_trained},
+        "mirror image not trained": {r.perturbation for r in rows if not r.mirror_trained},
+        **{f"without {k}": [n for n in kinds if k not in kinds[n]] for k in _all(kinds)},
+    }
+    found = {title: [r for r in rows if r.perturbation in some] for title, some in chosen.items()}
+    return {t: some for t, some in found.items() if some and (t == "all" or len(some) < len(rows))}
+
+
+def _kinds(perturbation: str) -> set[str]:
+    return {part.partition(":")[0] for part in perturbation.split(" + ")}
+
+
+def _all(kinds: dict[str, set[str]]) -> list[str]:
+    return sorted(set().union(*kinds.values()))

@@ -7,6 +7,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -55,10 +56,11 @@ def save(folder: Path, run: Run) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     plain = [f.name for f in dataclasses.fields(Run) if f.name not in ("spec", "log", "qpos")]
     about = {"spec": run.spec.to_json()} | {name: getattr(run, name) for name in plain}
-    arrays = {f.name: getattr(run.log, f.name) for f in dataclasses.fields(Log) if f.name != "info"}
-    info = {f"info/{name}": values for name, values in run.log.info.items()}
+    columns = [f.name for f in dataclasses.fields(Log) if f.name != "info"]
+    arrays: dict[str, Any] = {name: getattr(run.log, name) for name in columns}
+    arrays |= {f"info/{name}": values for name, values in run.log.info.items()}
     with (folder / ".npz.part").open("wb") as file:
-        np.savez_compressed(file, qpos=run.qpos, **arrays, **info)
+        np.savez_compressed(file, qpos=run.qpos, **arrays)
     (folder / ".json.part").write_text(json.dumps(about, indent=1))
     os.replace(folder / ".npz.part", folder / "run.npz")
     os.replace(folder / ".json.part", folder / "run.json")

@@ -10,7 +10,6 @@ from mbmrl.adapters.base import Adapter
 from mbmrl.dynamics import Dynamics, Params, wrap
 from mbmrl.types import Transitions
 
-
 HORIZON = 10
 """Steps of an open-loop prediction in the meta-objective."""
 STRIDE = 4
@@ -40,9 +39,7 @@ def open_loop_error(
     deviations of one step's motion.
     """
     spec, poses = dynamics.spec, len(dynamics.pose_at)
-    acts, truth = (
-        x.unfold(-2, horizon, STRIDE).mT for x in (query.act, query.next_obs)
-    )
+    acts, truth = (x.unfold(-2, horizon, STRIDE).mT for x in (query.act, query.next_obs))
     start = query.obs[..., : query.obs.shape[-2] - horizon + 1 : STRIDE, :]
     future = dynamics.unroll(params, start, acts)
     fields = spec.index(spec.predicted)

@@ -32,7 +32,7 @@ class Settings:
         minutes: about how long all this takes on two cores.
     """
 
-    adapter: str = "maml_bayes"
+    adapter: str = "bayes"
     hidden: tuple[int, ...] = (128, 128)
     activation: str = "silu"
     window: int = 32
@@ -70,7 +70,11 @@ class Settings:
 
 
 SETTINGS: dict[str, Settings] = {
-    "hexapod": Settings(true_plan={"num_samples": (48, 32)}),
+    "hexapod": Settings(
+        plan={"num_samples": (64, 48, 32)},
+        true_plan={"num_samples": (48, 32)},
+        rounds=2,
+    ),
     "cheetah": Settings(
         hidden=(256, 256),
         planner="cem",

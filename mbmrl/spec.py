@@ -166,5 +166,6 @@ class RobotSpec:
                 )
         if abs(self.dt - other.dt) > 1e-9:
             raise SpecError(
-                f"the checkpoint was trained at dt = {other.dt} s, {self.name!r} runs at {self.dt} s"
+                f"the checkpoint was trained at dt = {other.dt} s, "
+                f"{self.name!r} runs at {self.dt} s"
             )

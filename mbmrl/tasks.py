@@ -31,10 +31,10 @@ class Task(ABC):
         self.spec = spec
         self._tilt = [i for i, f in enumerate(spec.obs) if f.name in ("roll", "pitch")]
 
-    def reset(self, obs: Float[Tensor, "r o"]) -> None:
+    def reset(self, obs: Float[Tensor, "r o"]) -> None:  # noqa: B027, a task may have no memory
         """Begin an episode at these observations."""
 
-    def observe(self, obs: Float[Tensor, "r o"]) -> None:
+    def observe(self, obs: Float[Tensor, "r o"]) -> None:  # noqa: B027
         """Take note of where the robots are now; called once a tick before planning."""
 
     @abstractmethod
@@ -59,8 +59,9 @@ class Task(ABC):
 class PathTask(Task):
     """Follow a path at a target speed.
 
-    The reference runs ahead of the robot's own progress at the target speed, so that a robot
-    that was held up goes on from where it is instead of cutting corners to catch up.
+    A schedule runs along the path at the target speed, and waits for a robot that is held up:
+    it is never more than :data:`LEAD` ahead of the robot's own progress, so that a late robot
+    goes on from where it is instead of cutting corners to catch up.
 
     Args:
         spec: of a robot with a pose.
@@ -69,35 +70,40 @@ class PathTask(Task):
     """
 
     STEP = 0.01  # spacing of the polyline [m]
-    TOLERANCE = 0.08  # progress counts only this near the path [m]
+    LEAD = 0.06  # how far the schedule runs ahead of the robot at most [m]
+    TOLERANCE = 0.08  # the schedule counts only while the robot is this near the path [m]
 
-    def __init__(self, spec: RobotSpec, paths: Sequence[str] = ("eight",), speed: float = 0.2) -> None:
+    def __init__(
+        self, spec: RobotSpec, paths: Sequence[str] = ("eight",), speed: float = 0.2
+    ) -> None:
         super().__init__(spec)
         self.names, self.speed = tuple(paths), speed
         self.path = torch.stack([_path(name, self.STEP) for name in paths])
         self._pose = spec.index(spec.pose)
-        self.progress = torch.zeros(len(paths))
-        self._gained = torch.zeros(len(paths))
+        self.reset(torch.zeros(len(paths), spec.num_obs))
 
     def reset(self, obs: Float[Tensor, "r o"]) -> None:
         """Paths begin at the world's origin, along x."""
         self.progress = torch.zeros(obs.shape[0])
-        self._gained = torch.zeros(obs.shape[0])
+        self.schedule = torch.zeros(obs.shape[0])
+        self._kept = torch.zeros(obs.shape[0])
 
     def observe(self, obs: Float[Tensor, "r o"]) -> None:
-        """Move progress to the nearest point a little behind or ahead of where it was."""
-        reach = torch.arange(-0.05, 0.25, self.STEP)
-        near = self.progress[:, None] + reach
+        """Progress to the nearest point around where it was; the schedule moves on, or waits."""
+        near = self.progress[:, None] + torch.arange(-0.05, 0.25, self.STEP)
         distance = (self._at(near)[..., :2] - obs[:, None, self._pose[:2]]).norm(dim=-1)
-        nearest = near.gather(1, distance.argmin(1, keepdim=True))[:, 0].clamp_min(0)
-        self._gained, self.progress = nearest - self.progress, nearest
+        self.progress = near.gather(1, distance.argmin(1, keepdim=True))[:, 0].clamp_min(0)
+        before, step = self.schedule, self.speed * self.spec.dt
+        moved = torch.minimum(before + step, self.progress + self.LEAD)
+        self.schedule = torch.maximum(before, moved)
+        self._kept = (self.schedule - before) / step
 
     def cost(
         self, obs: Float[Tensor, "r n h o"], act: Float[Tensor, "r n h u"]
     ) -> Float[Tensor, "r n"]:
-        """Squared distance to the reference [in 5 cm], heading error, tilt and a little effort."""
+        """Squared distance to the schedule [in 5 cm], heading error, tilt and a little effort."""
         ahead = torch.arange(1, obs.shape[2] + 1) * (self.speed * self.spec.dt)
-        reference = self._at(self.progress[:, None] + ahead)[:, None]
+        reference = self._at(self.schedule[:, None] + ahead)[:, None]
         x, y, yaw = (obs[..., i] for i in self._pose)
         away = ((x - reference[..., 0]) ** 2 + (y - reference[..., 1]) ** 2) / 0.05**2
         heading = 1 - torch.cos(yaw - reference[..., 2])
@@ -106,8 +112,8 @@ class PathTask(Task):
         return (away + 2.0 * heading + 2.0 * tilt + 0.05 * effort).mean(-1)
 
     def gain(self, obs: Float[Tensor, "r o"]) -> Float[Tensor, " r"]:
-        """Progress within :data:`TOLERANCE` of the path, of what the target speed would give."""
-        return self._gained * (self.cross_track(obs) < self.TOLERANCE) / (self.speed * self.spec.dt)
+        """How much of its step the schedule moved on, while the robot was within the tolerance."""
+        return self._kept * (self.cross_track(obs) < self.TOLERANCE)
 
     def cross_track(self, obs: Float[Tensor, "r o"]) -> Float[Tensor, " r"]:
         """See :class:`Task`."""

@@ -12,7 +12,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -21,14 +21,14 @@ from torch.utils.tensorboard import SummaryWriter
 
 from controllers.agent import Agent, TrueModel
 from controllers.scripted import Babble, Explore
-from mbmrl import conditions, registry, tasks
 from mbmrl import checkpoint as checkpoints
+from mbmrl import conditions, registry, tasks
 from mbmrl.checkpoint import Checkpoint
 from mbmrl.compose import make_agent
 from mbmrl.data import Episodes, Store, Windows
 from mbmrl.dynamics import Dynamics
 from mbmrl.episode import run_episodes
-from mbmrl.fit import FitConfig, fit
+from mbmrl.fit import fit
 from mbmrl.settings import Settings, settings_for
 from robots.sim import SimRobot
 
@@ -283,10 +283,12 @@ def _fit_one(job: Job, stage: str, adapter_name: str, warm: Path | None, out: Pa
 
 # --- workers, progress, curves ------------------------------------------------------------------
 
-_EVENTS: Any = None
+Events: TypeAlias = "queue.Queue[tuple[str, float, dict[str, float]]]"
+
+_EVENTS: Events | None = None
 
 
-def _start_worker(events: Any) -> None:
+def _start_worker(events: Events) -> None:
     global _EVENTS
     _EVENTS = events
     torch.set_num_threads(1)
@@ -299,7 +301,7 @@ def tell(label: str, done: float, figures: dict[str, float]) -> None:
 
 
 @contextmanager
-def _workers() -> Iterator[tuple[Executor, Progress, Any]]:
+def _workers() -> Iterator[tuple[Executor, Progress, Events]]:
     """A pool that ends with the block, at once where it ends by an exception or Ctrl-C."""
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager:
@@ -322,7 +324,7 @@ def _workers() -> Iterator[tuple[Executor, Progress, Any]]:
 class _Follow:
     """Shows what the workers tell, as bars here and as curves in TensorBoard."""
 
-    def __init__(self, progress: Progress, events: Any, curves: Path) -> None:
+    def __init__(self, progress: Progress, events: Events, curves: Path) -> None:
         self.progress, self.events = progress, events
         self.writer = SummaryWriter(str(curves))
         self.bars: dict[str, TaskID] = {}

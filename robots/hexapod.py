@@ -135,7 +135,7 @@ class Hexapod(SimRobot):
     def controls(
         self, carry: Float[np.ndarray, "n c"], acts: Float[np.ndarray, "n h u"]
     ) -> tuple[Float[np.ndarray, "n s a"], Float[np.ndarray, "n h c"]]:
-        """The tripod gait: swing = −amplitude · cos(phase), lift in the half where it swings ahead."""
+        """The tripod gait: swing = −amplitude · cos(phase), lift while it swings ahead."""
         n, h, legs = acts.shape
         phase, amplitude = carry[:, :1], carry[:, 1:]
         ctrl = np.empty((n, h * TICKS, legs, 2))
@@ -148,7 +148,9 @@ class Hexapod(SimRobot):
             ctrl[:, t, :, 1] = LIFT * np.maximum(0, np.sin(leg_phase)) + STANCE
             if t % TICKS == TICKS - 1:
                 carries[:, t // TICKS] = np.concatenate([phase % (2 * math.pi), amplitude], 1)
-        return np.repeat(ctrl.reshape(n, h * TICKS, 2 * legs), self.substeps // TICKS, axis=1), carries
+        return np.repeat(
+            ctrl.reshape(n, h * TICKS, 2 * legs), self.substeps // TICKS, axis=1
+        ), carries
 
 
 def _mjcf() -> str:
@@ -160,11 +162,12 @@ def _mjcf() -> str:
         bodies.append(f"""
         <body name="{leg}" pos="{x} {0.09 * out} 0">
           <joint name="{leg}_swing" axis="0 0 {-out}" range="-60 60"/>
-          <geom class="shell" type="capsule" fromto="0 0 0 0 {0.02 * out} 0" size="0.015" mass="0.03"/>
+          <geom class="shell" fromto="0 0 0 0 {0.02 * out} 0" size="0.015" mass="0.03"/>
           <body name="{leg}_shank" pos="0 {0.02 * out} 0">
             <joint name="{leg}_lift" axis="{out} 0 0" range="-50 70"/>
-            <geom class="shell" type="capsule" fromto="0 0 0 0 {0.1 * out} 0" size="0.012" mass="0.05"/>
-            <geom class="shell" type="capsule" fromto="0 {0.1 * out} 0 0 {0.12 * out} -0.11" size="0.01" mass="0.04"/>
+            <geom class="shell" fromto="0 0 0 0 {0.1 * out} 0" size="0.012" mass="0.05"/>
+            <geom class="shell" fromto="0 {0.1 * out} 0 0 {0.12 * out} -0.11" size="0.01"
+                  mass="0.04"/>
             <geom class="foot" name="{leg}_foot" pos="0 {0.12 * out} -0.11"/>
           </body>
         </body>""")
@@ -183,7 +186,7 @@ def _mjcf() -> str:
       <default>
         <joint damping="0.3" armature="0.005"/>
         <default class="shell">
-          <geom contype="0" conaffinity="0" rgba="0.25 0.30 0.38 1"/>
+          <geom type="capsule" contype="0" conaffinity="0" rgba="0.25 0.30 0.38 1"/>
         </default>
         <default class="foot">
           <geom type="sphere" size="0.015" mass="0.01" friction="0.9 0.005 0.0001" priority="1"

@@ -133,7 +133,10 @@ class SimRobot(Robot):
             self.data.ctrl[:] = command
             mujoco.mj_step(self.model, self.data)
         self.carry = carry[0, 0]
-        if not np.isfinite(self.data.qpos).all() or self.data.warning[mujoco.mjtWarning.mjWARN_BADQACC].number:
+        if (
+            not np.isfinite(self.data.qpos).all()
+            or self.data.warning[mujoco.mjtWarning.mjWARN_BADQACC].number
+        ):
             raise Diverged(f"{self.spec.name}: the simulation diverged at {self.time:.2f} s")
         self._switch()
         return sent
@@ -187,7 +190,7 @@ class SimRobot(Robot):
         return np.clip(act, self.spec.act_low, self.spec.act_high)
 
     def _switch(self) -> None:
-        """Rebuild the model from the nominal one whenever the set of active perturbations changes."""
+        """Rebuild the model from the nominal one when the set of active perturbations changes."""
         now = self.time + 1e-9
         active = tuple(p for p in self.perturb if p.onset <= now < p.until)
         if active == self._active:

@@ -66,7 +66,9 @@ class Maml(Adapter):
         inputs, errors = backward(prior, params, x, y)
         last = len(params) - 1
         return [
-            layer if i == last and not self.last_layer else self._step(i, layer, inputs[i], errors[i])
+            layer
+            if i == last and not self.last_layer
+            else self._step(i, layer, inputs[i], errors[i])
             for i, layer in enumerate(params)
         ]
 

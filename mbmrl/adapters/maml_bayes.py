@@ -16,7 +16,9 @@ class MamlBayes(Adapter):
 
     name: ClassVar[str] = "maml_bayes"
 
-    def __init__(self, dynamics: Dynamics, rates: Rates = "factored", initial: float = 0.15) -> None:
+    def __init__(
+        self, dynamics: Dynamics, rates: Rates = "factored", initial: float = 0.15
+    ) -> None:
         super().__init__()
         self.body = Maml(dynamics, rates, initial, last_layer=False)
         self.head = Bayes(dynamics)

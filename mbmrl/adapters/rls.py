@@ -12,10 +12,11 @@ from mbmrl.types import Transitions
 
 
 class Rls(Bayes):
-    """The Bayesian last layer in recursive form: one rank-one update a transition, with forgetting.
+    """The Bayesian last layer, recursively: one rank-one update a transition, with forgetting.
 
     Takes the prior, the features and the noise that ``bayes`` learned; forgetting stands in for
-    its ageing of the noise. Transition by transition (Ljung 1999, eq. 11.13): gain = P φ / (λ + φᵀ P φ), w += gain · error, P = (P − gain φᵀ P) / λ.
+    its ageing of the noise. Transition by transition (Ljung 1999, eq. 11.13):
+    gain = P φ / (λ + φᵀ P φ), w += gain · error, P = (P − gain φᵀ P) / λ.
     """
 
     name: ClassVar[str] = "rls"

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from robots.sim import SimRobot
 
 Split = Literal["train", "test"]
-Side = Literal["both", "left", "right"]
 
 
 class PerturbationError(ValueError):
@@ -89,7 +88,10 @@ def swap_side(side: str) -> str:
 
 def sides(robot: SimRobot) -> list[str]:
     """The sides this robot can be perturbed on: both, and each one where it has legs."""
-    return ["both", *(s for s in ("left", "right") if any(g.side == s for g in robot.legs.values()))]
+    return [
+        "both",
+        *(s for s in ("left", "right") if any(g.side == s for g in robot.legs.values())),
+    ]
 
 
 def legs_on(robot: SimRobot, side: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar
 
 import mujoco
 import numpy as np
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
     from robots.sim import SimRobot
 
-JointMode = Literal["disabled", "locked", "weak", "reversed"]
-MODES: tuple[str, ...] = get_args(JointMode)
+MODES = ("disabled", "locked", "weak", "reversed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +32,7 @@ class DamagedJoint(Perturbation):
     name: ClassVar[str] = "damaged_joint"
 
     joint: str
-    mode: JointMode = "disabled"
+    mode: str = "disabled"
     scale: float = 0.5
 
     def check(self, robot: SimRobot) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 
 from robots.perturbations.base import (
     Perturbation,
-    Side,
     Split,
     in_range,
     legs_on,
@@ -38,7 +37,7 @@ class MotorStrength(Perturbation):
     name: ClassVar[str] = "motor_strength"
 
     scale: float
-    side: Side = "both"
+    side: str = "both"
 
     def check(self, robot: SimRobot) -> None:
         """See :class:`Perturbation`."""

@@ -50,7 +50,11 @@ class Payload(Perturbation):
         load = np.array([self.x, self.y, 0.0])
         total = mass + self.mass
         joint_centre = (mass * centre + self.mass * load) / total
-        tensor = tensor + _steiner(mass, centre - joint_centre) + _steiner(self.mass, load - joint_centre)
+        tensor = (
+            tensor
+            + _steiner(mass, centre - joint_centre)
+            + _steiner(self.mass, load - joint_centre)
+        )
         moments, frame = np.linalg.eigh(tensor)
         frame[:, 0] *= np.sign(np.linalg.det(frame))
         model.body_mass[b] = total

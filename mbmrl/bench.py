@@ -1,0 +1,137 @@
+"""How fast one robot's control loop is on this machine, against its period and the bare products."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from rich.table import Table
+
+from controllers.agent import LearnedModel
+from controllers.base import SamplingPlanner
+from mbmrl import checkpoint as checkpoints
+from mbmrl import registry
+from mbmrl.checkpoint import Checkpoint
+from mbmrl.compose import make_agent
+from mbmrl.dynamics import Dynamics
+from mbmrl.episode import run_episodes
+from mbmrl.settings import settings_for
+from mbmrl.spec import RobotSpec
+from robots.sim import SimRobot
+
+TICKS = 200
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Medians, but for the 99th percentile of the whole tick.
+
+    Attributes:
+        robot: its name.
+        weights: ``shipped``, or ``random`` where no checkpoint is: they cost the same.
+        period_ms: control period [ms].
+        adapt_ms: θ* → θ′ and the gate [ms].
+        plan_ms: planning with θ′ [ms].
+        tick_ms_p50: a whole decision [ms].
+        tick_ms_p99: its 99th percentile [ms].
+        products_ms: nothing but the matrix products of one plan [ms].
+    """
+
+    robot: str
+    weights: str
+    period_ms: float
+    adapt_ms: float
+    plan_ms: float
+    tick_ms_p50: float
+    tick_ms_p99: float
+    products_ms: float
+
+    @property
+    def of_period(self) -> float:
+        """The slow decisions as a share of the control period."""
+        return self.tick_ms_p99 / self.period_ms
+
+    @property
+    def of_products(self) -> float:
+        """A plan as a multiple of its matrix products."""
+        return self.plan_ms / self.products_ms
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary."""
+        return asdict(self) | {"of_period": self.of_period, "of_products": self.of_products}
+
+
+def bench(name: str, ticks: int = TICKS) -> Speed:
+    """Time the default agent of a simulated robot, undamaged, its history full."""
+    cls: type[SimRobot] = registry.load("robots", name)
+    shipped = cls.spec.name in checkpoints.shipped()
+    checkpoint = checkpoints.for_robot(cls.spec, None) if shipped else untrained(cls.spec)
+    robot = cls()
+    with robot:
+        agent = make_agent("default", [robot], checkpoint, ["eight"])
+        warm_up = checkpoint.window
+        log = run_episodes([robot], agent, (warm_up + ticks) * cls.spec.dt)
+    took = 1e3 * log.took[warm_up:]
+    adapt = 1e3 * log.info["adapt_s"][warm_up:, 0]
+    p50, p99 = np.percentile(took, (50, 99))
+    assert isinstance(agent.model, LearnedModel) and isinstance(agent.planner, SamplingPlanner)
+    return Speed(
+        robot=cls.spec.name,
+        weights="shipped" if shipped else "random",
+        period_ms=1e3 * cls.spec.dt,
+        adapt_ms=float(np.median(adapt)),
+        plan_ms=float(np.median(took - adapt)),
+        tick_ms_p50=float(p50),
+        tick_ms_p99=float(p99),
+        products_ms=1e3 * _products(agent.model.dynamics, agent.planner),
+    )
+
+
+def untrained(spec: RobotSpec, seed: int = 0) -> Checkpoint:
+    """A checkpoint of random weights: as fast as a trained one, and as large."""
+    settings = settings_for(spec.name)
+    torch.manual_seed(seed)
+    learners = {}
+    for adapter in ("none", settings.adapter):
+        dynamics = Dynamics(spec, settings.hidden, settings.activation)
+        learners[adapter] = dynamics, registry.load("adapters", adapter)(dynamics)
+    return Checkpoint(spec, settings.adapter, settings.window, settings.held_back, learners)
+
+
+@torch.no_grad()
+def _products(dynamics: Dynamics, planner: SamplingPlanner, repeats: int = 20) -> float:
+    """The products of activations and weights in one plan, and nothing else: median time [s]."""
+    batches = [
+        [torch.randn(n, w.shape[0]) for w in dynamics.weights] for n in (*planner.num_samples, 2)
+    ]
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        for batch in batches:
+            for _ in range(planner.horizon):
+                for x, w in zip(batch, dynamics.weights, strict=True):
+                    torch.mm(x, w)
+        times.append(time.perf_counter() - start)
+    return float(np.median(times))
+
+
+def table(speeds: list[Speed]) -> Table:
+    """One line a robot."""
+    shown = Table(title="one robot, one core", title_justify="left")
+    columns = ["robot", "weights", "adapt [ms]", "plan [ms]", "tick p50 / p99 [ms]"]
+    for column in [*columns, "p99 of the period", "plan of its matrix products"]:
+        shown.add_column(column, justify="left" if column == "robot" else "right")
+    for s in speeds:
+        shown.add_row(
+            s.robot,
+            s.weights,
+            f"{s.adapt_ms:.1f}",
+            f"{s.plan_ms:.1f}",
+            f"{s.tick_ms_p50:.1f} / {s.tick_ms_p99:.1f}",
+            f"{s.of_period:.2f} of {s.period_ms:.0f} ms",
+            f"{s.of_products:.1f} × {s.products_ms:.1f} ms",
+        )
+    return shown

@@ -1,0 +1,68 @@
+"""Rows of an evaluation as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from mbmrl.evaluate import Row, difference, groups, mean, ratio
+
+
+def agents_table(rows: Sequence[Row]) -> Table:
+    """One line an agent: how well it did after the onset, how well it foresaw, how fast it was."""
+    agents = _agents(rows)
+    with_oracle = "oracle" in agents
+    columns = ["agent", "score", *(["of oracle"] if with_oracle else []), "cross-track [cm]"]
+    columns += ["falls", "model error: prior → adapted", "tick p50 / p99 [ms]", "missed", "n"]
+    table = _table(f"{rows[0].robot}: after the onset, mean [95 % interval]", columns)
+    for agent in agents:
+        own = [r for r in rows if r.agent == agent]
+        fraction = [ratio(rows, "score", agent, "oracle").text()] if with_oracle else []
+        errors = [
+            mean(rows, f"pred_error_{which}", agent).text(digits=3, interval=False)
+            for which in ("prior", "adapted")
+        ]
+        table.add_row(
+            agent,
+            mean(rows, "score", agent).text(),
+            *fraction,
+            mean(rows, "cross_track_m", agent).text(scale=100, digits=1),
+            str(sum(r.fell for r in own)),
+            " → ".join(errors),
+            f"{own[0].tick_ms_p50:.1f} / {own[0].tick_ms_p99:.1f}",
+            str(own[0].missed_deadlines),
+            str(len(own)),
+        )
+    return table
+
+
+def comparison_table(rows: Sequence[Row]) -> Table:
+    """The first agent against each other one, paired, over the suite and over its parts."""
+    first, *others = _agents(rows)
+    columns = ["conditions", "", "against", "score difference", "score ratio", "cross-track ratio"]
+    table = _table(f"{first} against the others, paired [95 % interval]", columns)
+    for title, some in groups(rows).items():
+        count = len({r.perturbation for r in some})
+        for k, other in enumerate(others):
+            table.add_row(
+                *((title, str(count)) if k == 0 else ("", "")),
+                other,
+                difference(some, "score", first, other).text(),
+                ratio(some, "score", first, other).text(),
+                ratio(some, "cross_track_m", first, other).text(),
+                end_section=k == len(others) - 1,
+            )
+    return table
+
+
+def _agents(rows: Sequence[Row]) -> list[str]:
+    """In the order they were asked for."""
+    return list(dict.fromkeys(row.agent for row in rows))
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for k, column in enumerate(columns):
+        table.add_column(column, justify="left" if k == 0 else "right")
+    return table
