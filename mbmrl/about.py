@@ -80,7 +80,14 @@ def _checkpoint(robot: str) -> list[str]:
     losses: dict[str, float] = found.training.get("validation_loss", {})
     shown = "  ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
     made_by = str(found.training.get("command", ""))
-    return [robot, found.default, ", ".join(sorted(found.learners)), f"{size:.1f} MB", shown, made_by]
+    return [
+        robot,
+        found.default,
+        ", ".join(sorted(found.learners)),
+        f"{size:.1f} MB",
+        shown,
+        made_by,
+    ]
 
 
 def _keys(cls: type[Any]) -> str:
@@ -88,7 +95,9 @@ def _keys(cls: type[Any]) -> str:
     shown = []
     for f in dataclasses.fields(cls):
         default = "" if f.default is dataclasses.MISSING else f.default
-        shown.append(f"{f.name}={default:g}" if isinstance(default, float) else f"{f.name}={default}")
+        shown.append(
+            f"{f.name}={default:g}" if isinstance(default, float) else f"{f.name}={default}"
+        )
     return " ".join(shown)
 
 

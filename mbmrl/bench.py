@@ -1,4 +1,4 @@
-"""How fast one robot's control loop is on this machine, against its period and the bare products."""
+"""How fast one robot's control loop is on this machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mbmrl.compose import make_agent
 from mbmrl.dynamics import Dynamics
 from mbmrl.episode import run_episodes
 from mbmrl.settings import settings_for
-from mbmrl.spec import RobotSpec
+from mbmrl.spec import RobotSpec, SpecError
 from robots.sim import SimRobot
 
 TICKS = 200
@@ -64,9 +64,21 @@ class Speed:
         return asdict(self) | {"of_period": self.of_period, "of_products": self.of_products}
 
 
+def simulated() -> list[str]:
+    """Names of the robots that can be timed."""
+    return [r for r in registry.names("robots") if issubclass(registry.load("robots", r), SimRobot)]
+
+
 def bench(name: str, ticks: int = TICKS) -> Speed:
-    """Time the default agent of a simulated robot, undamaged, its history full."""
-    cls: type[SimRobot] = registry.load("robots", name)
+    """Time the default agent of a simulated robot, undamaged, its history full.
+
+    Raises:
+        UnknownName: there is no such robot.
+        SpecError: it is not simulated.
+    """
+    cls = registry.load("robots", name)
+    if not issubclass(cls, SimRobot):
+        raise SpecError(f"{name} is not simulated: nothing but a simulation runs without a robot")
     shipped = cls.spec.name in checkpoints.shipped()
     checkpoint = checkpoints.for_robot(cls.spec, None) if shipped else untrained(cls.spec)
     robot = cls()

@@ -12,14 +12,16 @@ Exit status: 0 done, 2 what was asked for cannot be done, 1 anything else, 130 i
 
 from __future__ import annotations
 
+import difflib
+import json
 import math
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 # Small models on few cores: more threads only get in each other's way. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -30,6 +32,8 @@ from tyro.conf import Positional, UseAppendAction, arg
 # torch and MuJoCo are imported inside the commands, so that --help answers at once.
 if TYPE_CHECKING:
     from mbmrl.conditions import Condition
+    from robots.base import Robot
+    from robots.sim import SimRobot
 
 RobotName = Annotated[
     str, arg(metavar="NAME", help="From `mbmrl list robots`, or package.module:Class.")
@@ -60,6 +64,8 @@ class Train:
     Goes on where an earlier call with the same flags was cut off. TensorBoard's curves lie in
     DIR/curves.
 
+    For example:
+
       mbmrl train --robot hexapod --out runs/hexapod
       mbmrl train --robot hexapod --out runs/quick --minutes 5
       mbmrl train --robot cheetah --out runs/all --adapter all
@@ -69,12 +75,17 @@ class Train:
     robot: RobotName = "hexapod"
     minutes: Annotated[
         float | None,
-        arg(metavar="N", help="About how long on two cores; when left out, the robot's full course."),
+        arg(
+            metavar="N", help="About how long on two cores; when left out, the robot's full course."
+        ),
     ] = None
     seed: Seed = 0
     adapter: Annotated[
         str,
-        arg(metavar="NAME,…", help="Learners beside the pooled model: from `mbmrl list adapters`, or all."),
+        arg(
+            metavar="NAME,…",
+            help="Learners beside the pooled model: from `mbmrl list adapters`, or all.",
+        ),
     ] = "default"
 
     def __call__(self) -> None:
@@ -99,6 +110,8 @@ class Run:
     a run ends, the robot is stopped and what was recorded is kept. A robot that is not simulated
     is always driven in real time.
 
+    For example:
+
       mbmrl run --robot hexapod --perturb damaged_leg:leg=L1,mode=missing,onset=5 --video
       mbmrl run --robot hexapod --perturb friction:scale=0.2,side=left --perturb payload:mass=1
       mbmrl run --robot cheetah --perturb none --adapter frozen --seconds 10
@@ -112,15 +125,18 @@ class Run:
             tuple[str, ...],
             arg(
                 metavar="KIND:key=value,…",
-                help="What happens to a simulated robot, from `mbmrl list perturbations`; repeat it "
-                "for several at once. Without onset=SECONDS it begins 30 % into the run. When left "
-                "out, the robot suffers its usual damage; `none` leaves it alone.",
+                help="What happens to a simulated robot, from `mbmrl list perturbations`; repeat "
+                "it for several at once. Without onset=SECONDS it begins 30 % into the run. When "
+                "left out, a leg or so fails; `none` leaves the robot alone.",
             ),
         ]
     ] = ()
     adapter: Annotated[
         str,
-        arg(metavar="NAME", help="From `mbmrl list adapters`; an agent of `mbmrl list agents` will do."),
+        arg(
+            metavar="NAME",
+            help="From `mbmrl list adapters`; an agent of `mbmrl list agents` will do.",
+        ),
     ] = "default"
     planner: PlannerName = None
     seconds: Seconds = 20.0
@@ -129,9 +145,7 @@ class Run:
         str | None,
         arg(metavar="NAME", help="straight, arc, zigzag or eight; when left out, eight."),
     ] = None
-    out: Annotated[
-        Path | None, arg(metavar="DIR", help="When left out, runs/ROBOT-TIME.")
-    ] = None
+    out: Annotated[Path | None, arg(metavar="DIR", help="When left out, runs/ROBOT-TIME.")] = None
     video: Annotated[
         bool, arg(help="Render an MP4 too: needs OpenGL (EGL or OSMesa), but no display.")
     ] = False
@@ -144,23 +158,36 @@ class Run:
         _check_numbers(seconds=self.seconds, seed=self.seed)
         import torch
 
-        from mbmrl.drive import Drive
+        from mbmrl import drive, plot, registry
+        from mbmrl.compose import make_agent
+        from mbmrl.evaluate import checkpoint_for
+        from robots.sim import SimRobot
 
         torch.set_num_threads(1)
-        name = self.robot.rpartition(":")[2]
-        out = self.out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-        Drive(
-            robot=self.robot,
-            condition=_condition(self.perturb, self.seconds) if self.perturb else None,
-            onset=ONSET * self.seconds,
-            agent=self.adapter,
-            checkpoint=self.checkpoint,
-            planner=self.planner,
-            path=self.path,
-            seconds=self.seconds,
-            seed=self.seed,
-            real_time=self.real_time,
-        ).record(out, video=self.video)
+        cls = registry.load("robots", self.robot)
+        simulated = issubclass(cls, SimRobot)
+        if not simulated and self.perturb not in ((), ("none",)):
+            raise UsageError(f"{self.robot} is not simulated: --perturb can do nothing to it")
+        robot = cls(_condition(cls, self.perturb, self.seconds), self.seed) if simulated else cls()
+        (path,) = _paths(cls, self.path, "eight")
+        checkpoint = checkpoint_for(self.adapter, robot.spec, self.checkpoint)
+        agent = make_agent(
+            self.adapter, [robot], checkpoint, [path], planner=self.planner, seed=self.seed
+        )
+        out = self.out or Path("runs") / f"{robot.spec.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        out.mkdir(parents=True, exist_ok=True)
+        driven = drive.Drive(robot, agent, real_time=self.real_time or not simulated)
+        try:
+            driven.run(self.seconds)
+        finally:
+            driven.save(out, robot=self.robot, agent=self.adapter, path=path, seed=self.seed)
+        _print(driven.summary())
+        plot.plot_run(out)
+        if self.video:
+            from mbmrl import video
+
+            video.video_run(out)
+        print(f"Written to {out}: {', '.join(sorted(f.name for f in out.iterdir()))}")
 
 
 @dataclass(frozen=True)
@@ -168,12 +195,15 @@ class Eval:
     """Compare agents on the same robots, damages and seeds; a table with 95 % intervals.
 
     Several --perturb act at once, as one condition. Without any, the robot's whole test suite of
-    held-out conditions is driven one by one, as with --suite test. Score, distance from the path
-    and model error are means after the onset; the intervals resample conditions first and episodes
-    within them. The first agent is compared with each other one, paired by condition, path and seed.
+    held-out conditions is driven one by one, as with --suite test. Score (1 as wanted, 0
+    worthless), distance from the path and model error are means after the onset; the intervals
+    resample conditions first and episodes within them. The first agent is compared with each
+    other one, paired by condition, path and seed.
 
-    Episodes run side by side; so the times of a tick, and the deadlines missed, come from a short
+    Episodes run side by side, so the times of a tick, and the deadlines missed, come from a short
     run of a single, undamaged robot, once for each agent.
+
+    For example:
 
       mbmrl eval --robot hexapod --agents default,frozen,pooled,oracle
       mbmrl eval --robot hexapod --agents maml,rls --perturb damaged_leg:leg=L0,mode=locked
@@ -187,8 +217,8 @@ class Eval:
             tuple[str, ...],
             arg(
                 metavar="KIND:key=value,…",
-                help="From `mbmrl list perturbations`; repeat it for several at once; `none` for the "
-                "robot as it was built. Without onset=SECONDS it begins 30 % into the episode.",
+                help="From `mbmrl list perturbations`; repeat it for several at once; `none` for "
+                "the undamaged robot. Without onset=SECONDS it begins 30 % into the episode.",
             ),
         ]
     ] = ()
@@ -202,39 +232,288 @@ class Eval:
     planner: PlannerName = None
     paths: Annotated[
         str | None,
-        arg(metavar="P,Q,…", help="Each is driven, for robots that follow one; when left out, eight,zigzag."),
+        arg(
+            metavar="P,Q,…",
+            help="Each is driven, for robots that follow one; when left out, eight,zigzag.",
+        ),
     ] = None
     episodes: Annotated[int, arg(metavar="N", help="Per condition, path and agent.")] = 1
     seconds: Seconds = 20.0
     seed: Annotated[int, arg(metavar="N", help="Of the first episode; the next one has N + 1.")] = 0
     jobs: Annotated[int, arg(metavar="N", help="Processes to share the work.")] = 1
-    json: Annotated[
-        Path | None, arg(metavar="FILE", help="Write one row an episode here.")
-    ] = None
+    json: Annotated[Path | None, arg(metavar="FILE", help="Write one row an episode here.")] = None
 
     def __call__(self) -> None:
         """Evaluate."""
-        _check_numbers(
-            seconds=self.seconds, seed=self.seed, episodes=self.episodes, jobs=self.jobs
-        )
+        _check_numbers(seconds=self.seconds, seed=self.seed, episodes=self.episodes, jobs=self.jobs)
         if self.perturb and self.suite:
             raise UsageError("--perturb and --suite exclude each other")
+        if self.json and not self.json.absolute().parent.is_dir():
+            raise UsageError(f"--json: there is no folder {self.json.absolute().parent}")
         import torch
+        from rich.progress import Progress
 
-        from mbmrl import report
+        from mbmrl import conditions, registry, report
+        from mbmrl.evaluate import Evaluation, evaluate
+        from robots.sim import SimRobot
 
         torch.set_num_threads(1)
-        report.evaluate(
+        cls = registry.load("robots", self.robot)
+        if not issubclass(cls, SimRobot):
+            raise UsageError(f"{self.robot} is not simulated: only `mbmrl run` can drive it")
+        if self.perturb:
+            suite = [_condition(cls, self.perturb, self.seconds)]
+        else:
+            every = conditions.test_suite(cls())
+            suite = [conditions.starting(c, ONSET * self.seconds) for c in every]
+        what = Evaluation(
             robot=self.robot,
-            condition=_condition(self.perturb, self.seconds) if self.perturb else None,
-            onset=ONSET * self.seconds,
+            conditions=tuple(suite),
             agents=_split(self.agents),
-            paths=_split(self.paths) if self.paths else None,
+            paths=_paths(cls, self.paths, "eight,zigzag"),
             episodes=self.episodes,
             seconds=self.seconds,
             seed=self.seed,
             checkpoint=self.checkpoint,
             planner=self.planner,
-            jobs=self.jobs,
-            json_file=self.json,
         )
+        with Progress(transient=True) as progress:
+            bar = progress.add_task("driving", total=what.robot_ticks)
+            rows = evaluate(what, jobs=self.jobs, watch=lambda n: progress.advance(bar, n))
+        if self.json:
+            _write(self.json, json.dumps([row.to_json() for row in rows], indent=1))
+        _print(report.agents_table(rows))
+        if len(what.agents) > 1:
+            _print(report.comparison_table(rows))
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Break a walking robot and watch it adapt, beside one that does not; under three minutes.
+
+    mbmrl demo
+    mbmrl demo --out runs/demo --seed 1
+    """
+
+    out: Annotated[Path, arg(metavar="DIR", help="Where the video and the figure go.")] = Path(
+        "runs/demo"
+    )
+    seed: Seed = 0
+    seconds: Seconds = 20.0
+
+    def __call__(self) -> None:
+        """Show it."""
+        _check_numbers(seconds=self.seconds, seed=self.seed)
+        import torch
+
+        from mbmrl.demo import demo
+
+        torch.set_num_threads(1)
+        demo(self.out, self.seed, self.seconds)
+
+
+Listed = Literal["all", "robots", "perturbations", "planners", "adapters", "agents", "checkpoints"]
+
+
+@dataclass(frozen=True)
+class List:
+    """List what there is by name, a line each.
+
+    mbmrl list
+    mbmrl list perturbations
+    """
+
+    what: Positional[Listed] = "all"
+
+    def __call__(self) -> None:
+        """List."""
+        from mbmrl import about
+
+        for what in get_args(Listed)[1:] if self.what == "all" else [self.what]:
+            _print(about.listing(what))
+
+
+@dataclass(frozen=True)
+class Info:
+    """Show versions, processor, rendering and shipped checkpoints: what a bug report needs.
+
+    mbmrl info
+    """
+
+    def __call__(self) -> None:
+        """Show them."""
+        from mbmrl import about
+
+        _print(about.machine())
+        _print(about.listing("checkpoints"))
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Draw a recorded run again: path, speed and model error over time.
+
+    mbmrl plot runs/mine
+    """
+
+    folder: Positional[Annotated[Path, arg(metavar="DIR", help="What `mbmrl run` wrote.")]]
+
+    def __call__(self) -> None:
+        """Draw it."""
+        from mbmrl.plot import plot_run
+
+        print(f"Drawn to {plot_run(self.folder)}")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Time the control loop of one robot on one core, against its control period.
+
+    A plan is compared with its bare matrix products, too: the network's multiplications, without
+    activations, costs, or anything of the planner's own. Robots for which no checkpoint is shipped
+    get random weights, which cost the same.
+
+    For example:
+
+      mbmrl bench
+      mbmrl bench --robot cheetah --json bench.json
+    """
+
+    robot: Annotated[
+        str | None,
+        arg(metavar="NAME", help="From `mbmrl list robots`; when left out, all of them."),
+    ] = None
+    json: Annotated[Path | None, arg(metavar="FILE", help="Write the figures here.")] = None
+
+    def __call__(self) -> None:
+        """Time it."""
+        import torch
+
+        from mbmrl import bench
+
+        torch.set_num_threads(1)
+        speeds = [bench.bench(name) for name in ([self.robot] if self.robot else bench.simulated())]
+        if self.json:
+            _write(self.json, json.dumps([s.to_json() for s in speeds], indent=1))
+        _print(bench.table(speeds))
+
+
+COMMANDS: tuple[type[Callable[[], None]], ...] = (Demo, Run, Eval, Train, Plot, List, Info, Bench)
+
+
+FILE_ERRORS = (
+    FileNotFoundError,
+    FileExistsError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
+"""What comes of a wrong path; a full disk, say, is nothing that the user got wrong."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    try:
+        _parse(list(sys.argv[1:] if argv is None else argv))()
+    except KeyboardInterrupt:
+        return _end("interrupted", 130)
+    except (ValueError, *FILE_ERRORS) as error:
+        return _end(str(error), 2)
+    except RuntimeError as error:
+        from mbmrl.loop import BadObservation
+        from robots.sim import Diverged
+
+        if not isinstance(error, BadObservation | Diverged):
+            raise
+        return _end(str(error), 1)
+    return 0
+
+
+def _parse(argv: list[str]) -> Callable[[], None]:
+    """The command that the arguments stand for; exits on ``--help`` and on mistakes."""
+    by_name = {cls.__name__.lower(): cls for cls in COMMANDS}
+    name, *rest = argv or ["--help"]
+    if name in by_name:
+        flags = (tyro.conf.FlagCreatePairsOff,)
+        return tyro.cli(by_name[name], prog=f"mbmrl {name}", args=rest, config=flags)
+    if name in ("-h", "--help"):
+        lines = {name: (cls.__doc__ or "").partition("\n")[0] for name, cls in by_name.items()}
+        commands = "\n".join(f"  {name:6} {line}" for name, line in lines.items())
+        print(
+            f"usage: mbmrl COMMAND [--help] …\n\n{(__doc__ or '').strip()}\n\nCommands:\n{commands}"
+        )
+        raise SystemExit(0)
+    close = difflib.get_close_matches(name, by_name, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise UsageError(f"no command is named {name!r}; {hint}there are: {', '.join(by_name)}")
+
+
+def _condition(cls: type[SimRobot], texts: Sequence[str], seconds: float) -> Condition:
+    """What ``--perturb`` asks for; the robot's usual damage where it was left out."""
+    from mbmrl import conditions
+
+    onset = ONSET * seconds
+    if not texts:
+        return conditions.starting(conditions.usual(cls()), onset)
+    if "none" in texts:
+        if len(texts) > 1:
+            raise UsageError("--perturb none excludes every other --perturb")
+        return ()
+    condition = tuple(conditions.parse(text, onset) for text in texts)
+    for p in condition:
+        if p.onset >= seconds:
+            raise UsageError(f"{p.name} begins at {p.onset:g} s: the end is at {seconds:g} s")
+    return condition
+
+
+def _paths(cls: type[Robot], wanted: str | None, default: str) -> tuple[str, ...]:
+    """Names of paths, with commas between them; an empty one for a robot that follows none."""
+    from mbmrl.tasks import PATHS
+
+    if cls.task != "path":
+        if wanted:
+            raise UsageError(f"{cls.spec.name} follows no path")
+        return ("",)
+    chosen = _split(wanted or default)
+    unknown = [name for name in chosen if name not in PATHS]
+    if unknown:
+        raise UsageError(f"no path is named {unknown[0]!r}; there are: {', '.join(PATHS)}")
+    return chosen
+
+
+def _split(text: str) -> tuple[str, ...]:
+    """Names with commas between them, each once."""
+    found = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not found:
+        raise UsageError(f"{text!r} names nothing")
+    return found
+
+
+def _check_numbers(*, seed: int, **positive: float | None) -> None:
+    """Refuse what no run can be made of."""
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"--seed is between 0 and 2**32 - 1, not {seed}")
+    for name, value in positive.items():
+        if value is not None and not 0 < value < math.inf:
+            raise UsageError(f"--{name} is a positive number, not {value}")
+
+
+def _write(file: Path, text: str) -> None:
+    """The whole file or none of it."""
+    part = file.with_name(f".{file.name}.part")
+    part.write_text(text)
+    os.replace(part, file)
+
+
+def _print(table: object) -> None:
+    from rich.console import Console
+
+    Console().print(table)
+
+
+def _end(message: str, status: int) -> int:
+    print(f"mbmrl: {message}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

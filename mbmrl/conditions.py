@@ -47,7 +47,9 @@ def parse(text: str, onset: float = 0.0) -> Perturbation:
     for item in filter(None, rest.split(",")):
         key, equals, value = item.partition("=")
         if not equals or key not in fields:
-            raise PerturbationError(f"{name} takes {', '.join(f'{k}=' for k in fields)} not {item!r}")
+            raise PerturbationError(
+                f"{name} takes {', '.join(f'{k}=' for k in fields)} not {item!r}"
+            )
         try:
             values[key] = float(value) if kinds[key] is float else value
         except ValueError:
@@ -101,10 +103,16 @@ def sample(robot: SimRobot, rng: np.random.Generator, split: Split, count: int) 
     kinds = kinds_for(robot)
     damage = np.array([cls.name.startswith("damaged") for cls in kinds])
     weights = np.where(damage, 3.0, 1.0)
-    condition = []
+    condition: list[Perturbation] = []
+    struck: set[str] = set()
     for _ in range(count):
         i = rng.choice(len(kinds), p=weights / weights.sum())
-        condition.append(kinds[i].sample(robot, rng, split))
+        for _ in range(20):
+            drawn = kinds[i].sample(robot, rng, split)
+            if not struck.intersection(drawn.marked_bodies(robot)):
+                break
+        struck.update(drawn.marked_bodies(robot))
+        condition.append(drawn)
         weights[i] *= damage[i]
     return tuple(condition)
 
@@ -114,14 +122,20 @@ def test_suite(robot: SimRobot) -> list[Condition]:
     rng = np.random.default_rng(SUITE_SEED)
     suite: list[Condition] = []
     for cls in kinds_for(robot):
-        drawn: dict[str, Condition] = {}  # by text: two that differ in an unused scale are one
-        for _ in range(100):
-            condition = (cls.sample(robot, rng, "test"),)
+        drawn: dict[tuple[object, ...], Perturbation] = {}
+        for _ in range(200):
+            perturbation = cls.sample(robot, rng, "test")
             if len(drawn) < SUITE_COUNTS.get(cls.name, 1):
-                drawn.setdefault(text(condition), condition)
-        suite += drawn.values()
+                drawn.setdefault(_what(perturbation), perturbation)
+        suite += [(p,) for p in drawn.values()]
     suite += [sample(robot, rng, "test", 2) for _ in range(3)]
     return suite
+
+
+def usual(robot: SimRobot) -> Condition:
+    """What happens where nothing else is asked for: the first leg damage of the test suite."""
+    suite = test_suite(robot)
+    return next((c for c in suite if c[0].name == "damaged_leg"), suite[0])
 
 
 def mirror_trained(robot: SimRobot, condition: Sequence[Perturbation]) -> bool:
@@ -131,6 +145,13 @@ def mirror_trained(robot: SimRobot, condition: Sequence[Perturbation]) -> bool:
     """
     places = [p for p in condition if p.held_out(robot)]
     return bool(places) and not any(p.mirrored(robot).held_out(robot) for p in places)
+
+
+def _what(perturbation: Perturbation) -> tuple[object, ...]:
+    """Place, mode and side; the magnitude too where there is nothing else to tell two apart."""
+    values = [getattr(perturbation, f.name) for f in dataclasses.fields(perturbation)]
+    named = tuple(v for v in values if isinstance(v, str))
+    return named or tuple(values)
 
 
 def starting(condition: Sequence[Perturbation], onset: float) -> Condition:

@@ -2,76 +2,132 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import signal
+from pathlib import Path
 
 import numpy as np
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from controllers.agent import Agent
-from mbmrl import conditions
-from mbmrl.episode import Log, Recorder
-from mbmrl.evaluate import measures
+from mbmrl import conditions, log
+from mbmrl.episode import Recorder
+from mbmrl.evaluate import from_onset, phase
+from mbmrl.log import Traced
 from mbmrl.loop import Clock, Loop, run
 from mbmrl.types import Plan
 from robots.base import Robot
 from robots.sim import SimRobot
 
+LATELY = 2.0
+"""The live score is a mean over so many seconds."""
+
 
 class Drive:
-    """One episode.
+    """One episode of one robot.
 
     Args:
-        robot: disconnected; a simulated one has its perturbations.
+        robot: disconnected; a simulated one knows what will happen to it.
         agent: for this robot.
         real_time: whether to keep to the wall clock.
-
-    Attributes:
-        qpos: a simulated robot's generalised positions after each tick.
-        clock: counts the deadlines that were missed.
     """
 
     def __init__(self, robot: Robot, agent: Agent, *, real_time: bool) -> None:
         self.robot, self.agent = robot, agent
+        self.perturb = robot.perturb if isinstance(robot, SimRobot) else ()
+        self.driven = Traced(robot) if isinstance(robot, SimRobot) else robot
         self.clock = Clock(robot.spec.dt, real_time=real_time)
         self.recorder = Recorder(agent.task)
-        self.qpos: list[np.ndarray] = []
 
     def run(self, seconds: float) -> None:
-        """Connect, drive and stop the robot.
+        """Connect, drive, and stop the robot, which SIGTERM and Ctrl-C do too.
 
         Raises:
             BadObservation: the robot's reading cannot be used.
             Diverged: the simulation blew up.
         """
-        ticks, dt = round(seconds / self.robot.spec.dt), self.robot.spec.dt
-        time, state = TextColumn("{task.completed:5.1f} s"), TextColumn("{task.description}")
-        with Progress(time, BarColumn(20), state) as progress, self.robot:
-            task = progress.add_task("", total=ticks * dt)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        dt = self.robot.spec.dt
+        ticks = round(seconds / dt)
+        columns = (
+            TextColumn("{task.completed:5.1f} s"),
+            BarColumn(20),
+            TextColumn("{task.description}"),
+        )
+        with Progress(*columns) as progress, self.robot:
+            bar = progress.add_task("", total=ticks * dt)
 
             def sink(obs: np.ndarray, plan: Plan, sent: np.ndarray, took: float) -> None:
                 self.recorder(obs, plan, sent, took)
-                if isinstance(self.robot, SimRobot):
-                    self.qpos.append(self.robot.data.qpos.copy())
-                progress.update(task, advance=dt, description=self._state())
+                progress.update(bar, advance=dt, description=self._state())
 
-            run(Loop(self.robot, self.agent, sink), ticks, self.clock)
+            run(Loop(self.driven, self.agent, sink), ticks, self.clock)
 
-    @property
-    def log(self) -> Log:
-        """What has happened so far."""
-        return self.recorder.log()
+    def save(self, folder: Path, *, robot: str, agent: str, path: str, seed: int) -> None:
+        """Write what was recorded so far, if anything was."""
+        ticks = len(self.recorder.rows)
+        if not ticks:
+            return
+        qpos = self.driven.qpos if isinstance(self.driven, Traced) else np.zeros((ticks, 0))
+        recorded = log.Run(
+            spec=self.robot.spec,
+            robot=robot,
+            agent=agent,
+            path=path,
+            perturbations=tuple(conditions.text([p], timing=True) for p in self.perturb),
+            onsets=tuple(p.onset for p in self.perturb),
+            seed=seed,
+            log=self.recorder.log(),
+            qpos=qpos[:ticks],
+            missed_deadlines=self.clock.missed,
+        )
+        log.save(folder, recorded)
+
+    def summary(self) -> Table:
+        """How it went, before and after the damage."""
+        dt, whole = self.robot.spec.dt, self.recorder.log()
+        after = from_onset(self.perturb, dt)
+        parts = {"whole run": slice(None)}
+        if self.perturb and after.start < len(whole.gain):
+            parts = {"before": slice(after.start), "after": after}
+        p50, p99 = 1e3 * np.percentile(whole.took, (50, 99))
+        caption = (
+            f"a tick took {p50:.1f} ms, p99 {p99:.1f} ms; the control period is {1e3 * dt:.0f} ms"
+        )
+        if self.clock.real_time:
+            caption += f"; {self.clock.missed} deadlines were missed"
+        title = conditions.text(self.perturb) or "undamaged"
+        table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+        for column in ("", "score", "cross-track [cm]", "model error: prior → adapted", "fell"):
+            table.add_column(column, justify="right" if column else "left")
+        for name, ticks in parts.items():
+            part = phase(whole, 0, ticks, dt)
+            errors = _number(part.pred_error_prior, 3), _number(part.pred_error_adapted, 3)
+            table.add_row(
+                name,
+                _number(part.score, 2),
+                _number(100 * part.cross_track_m, 1),
+                " → ".join(errors),
+                "yes" if part.fell else "no",
+            )
+        return table
 
     def _state(self) -> str:
         """The newest tick in words."""
-        _, _, gain, _, cross_track, _, took = self.recorder.rows[-1]
-        gains = [row[2].item() for row in self.recorder.rows[-_ticks(2.0, self.robot) :]]
-        parts = [f"score {np.mean(gains):.2f}"]
+        _, _, _, _, cross_track, _, took = self.recorder.rows[-1]
+        info = self.recorder.infos[-1]
+        lately = self.recorder.rows[-math.ceil(LATELY / self.robot.spec.dt) :]
+        parts = [f"score {np.mean([row[2] for row in lately]):5.2f}"]
         if np.isfinite(cross_track).all():
             parts.append(f"off the path {100 * cross_track.item():4.1f} cm")
-        if "gate" in self.recorder.infos[-1]:
-            parts.append("adapted " if self.recorder.infos[-1]["gate"].item() else "as prior")
+        if "gate" in info:
+            parts.append("gate open" if info["gate"].item() else "gate shut")
         parts.append(f"{1e3 * took:3.0f} ms")
         if isinstance(self.robot, SimRobot):
             parts.append(conditions.text(self.robot.active) or "undamaged")
         return "  ".join(parts)
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}" if math.isfinite(value) else "–"

@@ -131,6 +131,17 @@ class Evaluation:
     checkpoint: Path | None = None
     planner: str | None = None
 
+    @property
+    def robot_ticks(self) -> int:
+        """How much there is to do."""
+        lanes = len(self.conditions) * len(self.paths)
+        return len(self.agents) * self.episodes * lanes * self.ticks
+
+    @property
+    def ticks(self) -> int:
+        """Of one episode."""
+        return round(self.seconds / float(registry.load("robots", self.robot).spec.dt))
+
     def robots(self, lanes: Sequence[Condition], seed: int) -> list[SimRobot]:
         """One robot a condition.
 
@@ -205,7 +216,7 @@ def evaluate(what: Evaluation, *, jobs: int = 1, watch: Watch = lambda ticks: No
         futures = {pool.submit(_drive, what, b, timing[b.agent]): b for b in batches}
         try:
             for future in as_completed(futures):
-                watch(len(futures[future].lanes) * _ticks(what, probe[0]))
+                watch(len(futures[future].lanes) * what.ticks)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
         return [row for future in futures for row in future.result()]
@@ -227,10 +238,6 @@ def time_alone(what: Evaluation, agent: str) -> Timing:
     took = log.took[warm_up:]
     p50, p99 = 1e3 * np.percentile(took, (50, 99))
     return Timing(float(p50), float(p99), int((took > robot.spec.dt).sum()))
-
-
-def _ticks(what: Evaluation, robot: SimRobot) -> int:
-    return round(what.seconds / robot.spec.dt)
 
 
 def _drive(

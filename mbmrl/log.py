@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,20 +31,18 @@ class Run:
         spec: of the robot.
         robot: its name, or ``package.module:Class``.
         agent: name of the agent or adapter.
-        planner: name of the planner.
         path: that the robot was to follow; empty where it follows none.
         perturbations: what happened to it, as text with times.
         onsets: when each of them began [s].
         seed: of the initial state and the planner.
         log: of one robot.
-        qpos: the simulator's generalised positions at each observation; empty for a real robot.
+        qpos: the simulator's generalised positions at each observation; none for a real robot.
         missed_deadlines: control periods that were skipped, where the run kept real time.
     """
 
     spec: RobotSpec
     robot: str
     agent: str
-    planner: str
     path: str
     perturbations: tuple[str, ...]
     onsets: tuple[float, ...]
@@ -49,6 +50,35 @@ class Run:
     log: Log
     qpos: Float[np.ndarray, "t q"]
     missed_deadlines: int = 0
+
+    @property
+    def time(self) -> Float[np.ndarray, " t"]:
+        """Of each observation [s]."""
+        return np.arange(len(self.log.gain)) * self.spec.dt
+
+    @property
+    def onset(self) -> float:
+        """When the first perturbation began [s]; infinite without any."""
+        return min(self.onsets, default=math.inf)
+
+    def obs(self, field: str) -> Float[np.ndarray, " t"]:
+        """One field of the observation."""
+        return self.log.obs[:, 0, self.spec.index(field)[0]]
+
+    def info(self, name: str) -> Float[np.ndarray, " t"]:
+        """One of the agent's numbers; NaN where it had none."""
+        return self.log.info.get(name, np.full((len(self.log.gain), 1), np.nan))[:, 0]
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A name to write to; the file gets its own when it is whole, and is removed otherwise."""
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def save(folder: Path, run: Run) -> None:
@@ -59,11 +89,9 @@ def save(folder: Path, run: Run) -> None:
     columns = [f.name for f in dataclasses.fields(Log) if f.name != "info"]
     arrays: dict[str, Any] = {name: getattr(run.log, name) for name in columns}
     arrays |= {f"info/{name}": values for name, values in run.log.info.items()}
-    with (folder / ".npz.part").open("wb") as file:
-        np.savez_compressed(file, qpos=run.qpos, **arrays)
-    (folder / ".json.part").write_text(json.dumps(about, indent=1))
-    os.replace(folder / ".npz.part", folder / "run.npz")
-    os.replace(folder / ".json.part", folder / "run.json")
+    with whole(folder / "run.npz") as npz, whole(folder / "run.json") as text:
+        np.savez_compressed(npz, qpos=run.qpos, **arrays)
+        text.write_text(json.dumps(about, indent=1))
 
 
 def load(folder: Path) -> Run:
