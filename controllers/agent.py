@@ -193,14 +193,17 @@ def _concatenate(parts: list[Transitions]) -> Transitions:
 
 def _gated(prior: Params, adapted: Params, gate: Bool[Tensor, " r"]) -> Params:
     """θ′ for the robots whose gate is open, θ* for the others."""
-    open_ = gate.to(prior[0].weight.dtype)[:, None, None]
+    open_ = gate[:, None, None]
+
+    def pick(before: Tensor, after: Tensor) -> Tensor:
+        # never a product with 0: where the gate is shut, θ′ may be no number at all
+        return before if after is before else torch.where(open_, after, before)
 
     def one(before: Affine, after: Affine) -> Affine:
-        weight = after.weight
-        if weight is not before.weight:
-            weight = before.weight + open_ * (weight - before.weight)
-        bias = before.bias + open_ * (after.bias - before.bias)
-        values = None if after.values is None else after.values * open_
-        return Affine(weight, bias, after.keys, values)
+        weight, bias = pick(before.weight, after.weight), pick(before.bias, after.bias)
+        if after.keys is None or after.values is None:
+            return Affine(weight, bias)
+        keys, values = (torch.where(open_, x, 0.0) for x in (after.keys, after.values))
+        return Affine(weight, bias, keys, values)
 
     return [one(b, a) for b, a in zip(prior, adapted, strict=True)]

@@ -5,20 +5,20 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
-import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
-from mbmrl import __version__, checkpoint, registry
+from mbmrl import __version__, checkpoint, conditions, registry
 from mbmrl.compose import AGENTS
+from mbmrl.scene import NoOpenGL, backend
 
 LIBRARIES = ("torch", "mujoco", "dm-control", "numpy", "scipy", "safetensors")
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16")
-OPENGL = ("egl", "osmesa")
 
 
 def listing(what: str) -> Table:
@@ -40,36 +40,25 @@ def machine() -> Table:
     import torch
 
     flags = _cpu_info("flags").split()
-    found = opengl()
+    try:
+        rendering = backend()
+    except NoOpenGL as error:
+        rendering = str(error)
     rows = [
         ["mbmrl", __version__],
         ["python", f"{platform.python_version()} ({sys.executable})"],
         *([name, _version(name)] for name in LIBRARIES),
         ["processor", _cpu_info("model name") or platform.processor() or platform.machine()],
         ["cores", str(os.cpu_count())],
-        ["threads", f"{torch.get_num_threads()} (OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']})"],
+        [
+            "threads",
+            f"{torch.get_num_threads()} (OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS')})",
+        ],
         ["instructions", ", ".join(f for f in CPU_FLAGS if f in flags) or "none of interest"],
         ["GPU", torch.cuda.get_device_name() if torch.cuda.is_available() else "none"],
-        ["OpenGL", found or "none: install libegl1 (Debian, Ubuntu) to render videos"],
+        ["OpenGL", rendering],
     ]
     return _table("this machine", ["", ""], rows)
-
-
-def opengl() -> str:
-    """The first backend that renders without a display; empty where there is none.
-
-    Each is tried in a process of its own: MuJoCo decides once, when it is imported, and some
-    drivers end the process rather than raise.
-    """
-    for backend in OPENGL:
-        done = subprocess.run(
-            [sys.executable, "-c", "import mujoco; mujoco.GLContext(8, 8).make_current()"],
-            env=os.environ | {"MUJOCO_GL": backend},
-            capture_output=True,
-        )
-        if done.returncode == 0:
-            return backend
-    return ""
 
 
 def _checkpoint(robot: str) -> list[str]:
@@ -93,7 +82,7 @@ def _checkpoint(robot: str) -> list[str]:
 def _keys(cls: type[Any]) -> str:
     """A perturbation's keys, as they are written."""
     shown = []
-    for f in dataclasses.fields(cls):
+    for f in conditions.keys(cls):
         default = "" if f.default is dataclasses.MISSING else f.default
         shown.append(
             f"{f.name}={default:g}" if isinstance(default, float) else f"{f.name}={default}"
@@ -118,7 +107,7 @@ def _version(library: str) -> str:
 
 
 def _table(title: str, columns: list[str], rows: list[list[str]]) -> Table:
-    table = Table(title=title, title_justify="left", show_header=any(columns))
+    table = Table(title=title, title_justify="left", show_header=any(columns), box=box.SIMPLE_HEAD)
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:

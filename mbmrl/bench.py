@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich import box
 from rich.table import Table
 
 from controllers.agent import LearnedModel
@@ -69,7 +70,7 @@ def simulated() -> list[str]:
     return [r for r in registry.names("robots") if issubclass(registry.load("robots", r), SimRobot)]
 
 
-def bench(name: str, ticks: int = TICKS) -> Speed:
+def bench(name: str) -> Speed:
     """Time the default agent of a simulated robot, undamaged, its history full.
 
     Raises:
@@ -85,7 +86,7 @@ def bench(name: str, ticks: int = TICKS) -> Speed:
     with robot:
         agent = make_agent("default", [robot], checkpoint, ["eight"])
         warm_up = checkpoint.window
-        log = run_episodes([robot], agent, (warm_up + ticks) * cls.spec.dt)
+        log = run_episodes([robot], agent, (warm_up + TICKS) * cls.spec.dt)
     took = 1e3 * log.took[warm_up:]
     adapt = 1e3 * log.info["adapt_s"][warm_up:, 0]
     p50, p99 = np.percentile(took, (50, 99))
@@ -132,7 +133,7 @@ def _products(dynamics: Dynamics, planner: SamplingPlanner, repeats: int = 20) -
 
 def table(speeds: list[Speed]) -> Table:
     """One line a robot."""
-    shown = Table(title="one robot, one core", title_justify="left")
+    shown = Table(title="one robot, one core", title_justify="left", box=box.SIMPLE_HEAD)
     columns = ["robot", "weights", "adapt [ms]", "plan [ms]", "tick p50 / p99 [ms]"]
     for column in [*columns, "p99 of the period", "plan of its matrix products"]:
         shown.add_column(column, justify="left" if column == "robot" else "right")

@@ -66,7 +66,8 @@ class Checkpoint:
             return dynamics, borrowed
         raise CheckpointError(
             f"this checkpoint has no learner for adapter {adapter!r}, only "
-            f"{', '.join(sorted(self.learners))}: train one with --adapter {adapter}"
+            f"{', '.join(sorted(self.learners))}: "
+            f"train one with --adapter {cls.trained_as or adapter}"
         )
 
     def frozen(self) -> tuple[Dynamics, Adapter]:
@@ -126,14 +127,16 @@ def load(folder: Path) -> Checkpoint:
             for part, module in (("prior", dynamics), ("adapter", adapter)):
                 _fill(module, tensors, f"{name}/{part}/")
             learners[name] = (dynamics, adapter)
-        return Checkpoint(
+        made = Checkpoint(
             spec,
-            config["default"],
+            str(config["default"]),
             int(config["window"]),
             int(config["held_back"]),
             learners,
-            config["training"],
+            dict(config["training"]),
         )
+        made.learner(made.default)
+        return made
     except CheckpointError:
         raise
     except (

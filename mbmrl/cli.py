@@ -12,7 +12,6 @@ Exit status: 0 done, 2 what was asked for cannot be done, 1 anything else, 130 i
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import os
@@ -28,6 +27,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg
+
+from mbmrl import registry
 
 # torch and MuJoCo are imported inside the commands, so that --help answers at once.
 if TYPE_CHECKING:
@@ -91,13 +92,14 @@ class Train:
     def __call__(self) -> None:
         """Train."""
         _check_numbers(minutes=self.minutes, seed=self.seed)
-        from mbmrl import registry
         from mbmrl.train import train
 
-        adapters = [a for a in _split(self.adapter) if a != "default"]
-        if adapters == ["all"]:
-            adapters = [a for a in registry.names("adapters") if a != "none"]
-            adapters = [a for a in adapters if not registry.load("adapters", a).trained_as]
+        adapters = _split(self.adapter)
+        if adapters == ("all",):
+            every = {a: registry.load("adapters", a) for a in registry.names("adapters")}
+            adapters = tuple(a for a, c in every.items() if a != "none" and not c.trained_as)
+        elif adapters == ("default",):
+            adapters = ()
         out = train(self.robot, self.out, self.minutes, self.seed, adapters)
         print(f"The checkpoint lies in {out}: try `mbmrl run --checkpoint {out}`")
 
@@ -158,25 +160,30 @@ class Run:
         _check_numbers(seconds=self.seconds, seed=self.seed)
         import torch
 
-        from mbmrl import drive, plot, registry
+        from mbmrl import drive, plot
         from mbmrl.compose import make_agent
         from mbmrl.evaluate import checkpoint_for
         from robots.sim import SimRobot
 
         torch.set_num_threads(1)
-        cls = registry.load("robots", self.robot)
-        simulated = issubclass(cls, SimRobot)
-        if not simulated and self.perturb not in ((), ("none",)):
-            raise UsageError(f"{self.robot} is not simulated: --perturb can do nothing to it")
-        robot = cls(_condition(cls, self.perturb, self.seconds), self.seed) if simulated else cls()
-        (path,) = _paths(cls, self.path, "eight")
+        cls = _load_robot(self.robot, self.seconds)
+        robot: Robot
+        if issubclass(cls, SimRobot):
+            robot = cls(_condition(cls, self.perturb, self.seconds), self.seed)
+        elif self.video or self.perturb not in ((), ("none",)):
+            raise UsageError(f"{self.robot} is not simulated: no --perturb and no --video")
+        else:
+            robot = cls()
+        (path,) = _paths(cls, (self.path,) if self.path else None, ("eight",))
         checkpoint = checkpoint_for(self.adapter, robot.spec, self.checkpoint)
         agent = make_agent(
             self.adapter, [robot], checkpoint, [path], planner=self.planner, seed=self.seed
         )
         out = self.out or Path("runs") / f"{robot.spec.name}-{time.strftime('%Y%m%d-%H%M%S')}"
         out.mkdir(parents=True, exist_ok=True)
-        driven = drive.Drive(robot, agent, real_time=self.real_time or not simulated)
+        driven = drive.Drive(
+            robot, agent, real_time=self.real_time or not isinstance(robot, SimRobot)
+        )
         try:
             driven.run(self.seconds)
         finally:
@@ -248,17 +255,16 @@ class Eval:
         _check_numbers(seconds=self.seconds, seed=self.seed, episodes=self.episodes, jobs=self.jobs)
         if self.perturb and self.suite:
             raise UsageError("--perturb and --suite exclude each other")
-        if self.json and not self.json.absolute().parent.is_dir():
-            raise UsageError(f"--json: there is no folder {self.json.absolute().parent}")
+        _check_file(self.json)
         import torch
         from rich.progress import Progress
 
-        from mbmrl import conditions, registry, report
+        from mbmrl import conditions, report
         from mbmrl.evaluate import Evaluation, evaluate
         from robots.sim import SimRobot
 
         torch.set_num_threads(1)
-        cls = registry.load("robots", self.robot)
+        cls = _load_robot(self.robot, self.seconds)
         if not issubclass(cls, SimRobot):
             raise UsageError(f"{self.robot} is not simulated: only `mbmrl run` can drive it")
         if self.perturb:
@@ -270,7 +276,7 @@ class Eval:
             robot=self.robot,
             conditions=tuple(suite),
             agents=_split(self.agents),
-            paths=_paths(cls, self.paths, "eight,zigzag"),
+            paths=_paths(cls, _split(self.paths) if self.paths else None, ("eight", "zigzag")),
             episodes=self.episodes,
             seconds=self.seconds,
             seed=self.seed,
@@ -291,8 +297,10 @@ class Eval:
 class Demo:
     """Break a walking robot and watch it adapt, beside one that does not; under three minutes.
 
-    mbmrl demo
-    mbmrl demo --out runs/demo --seed 1
+    For example:
+
+      mbmrl demo
+      mbmrl demo --out runs/demo --seed 1
     """
 
     out: Annotated[Path, arg(metavar="DIR", help="Where the video and the figure go.")] = Path(
@@ -319,8 +327,10 @@ Listed = Literal["all", "robots", "perturbations", "planners", "adapters", "agen
 class List:
     """List what there is by name, a line each.
 
-    mbmrl list
-    mbmrl list perturbations
+    For example:
+
+      mbmrl list
+      mbmrl list perturbations
     """
 
     what: Positional[Listed] = "all"
@@ -337,7 +347,9 @@ class List:
 class Info:
     """Show versions, processor, rendering and shipped checkpoints: what a bug report needs.
 
-    mbmrl info
+    For example:
+
+      mbmrl info
     """
 
     def __call__(self) -> None:
@@ -352,7 +364,9 @@ class Info:
 class Plot:
     """Draw a recorded run again: path, speed and model error over time.
 
-    mbmrl plot runs/mine
+    For example:
+
+      mbmrl plot runs/mine
     """
 
     folder: Positional[Annotated[Path, arg(metavar="DIR", help="What `mbmrl run` wrote.")]]
@@ -386,6 +400,7 @@ class Bench:
 
     def __call__(self) -> None:
         """Time it."""
+        _check_file(self.json)
         import torch
 
         from mbmrl import bench
@@ -398,7 +413,6 @@ class Bench:
 
 
 COMMANDS: tuple[type[Callable[[], None]], ...] = (Demo, Run, Eval, Train, Plot, List, Info, Bench)
-
 
 FILE_ERRORS = (
     FileNotFoundError,
@@ -416,13 +430,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         _parse(list(sys.argv[1:] if argv is None else argv))()
     except KeyboardInterrupt:
         return _end("interrupted", 130)
+    except BrokenPipeError:  # of `mbmrl list | head`; what is still buffered goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, *FILE_ERRORS) as error:
         return _end(str(error), 2)
     except RuntimeError as error:
         from mbmrl.loop import BadObservation
+        from mbmrl.scene import NoOpenGL
         from robots.sim import Diverged
 
-        if not isinstance(error, BadObservation | Diverged):
+        if not isinstance(error, BadObservation | Diverged | NoOpenGL):
             raise
         return _end(str(error), 1)
     return 0
@@ -442,9 +459,7 @@ def _parse(argv: list[str]) -> Callable[[], None]:
             f"usage: mbmrl COMMAND [--help] …\n\n{(__doc__ or '').strip()}\n\nCommands:\n{commands}"
         )
         raise SystemExit(0)
-    close = difflib.get_close_matches(name, by_name, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    raise UsageError(f"no command is named {name!r}; {hint}there are: {', '.join(by_name)}")
+    raise registry.unknown("command", name, list(by_name))
 
 
 def _condition(cls: type[SimRobot], texts: Sequence[str], seconds: float) -> Condition:
@@ -465,19 +480,30 @@ def _condition(cls: type[SimRobot], texts: Sequence[str], seconds: float) -> Con
     return condition
 
 
-def _paths(cls: type[Robot], wanted: str | None, default: str) -> tuple[str, ...]:
-    """Names of paths, with commas between them; an empty one for a robot that follows none."""
+def _paths(
+    cls: type[Robot], wanted: tuple[str, ...] | None, default: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Names of paths; an empty one for a robot that follows none."""
     from mbmrl.tasks import PATHS
 
     if cls.task != "path":
         if wanted:
             raise UsageError(f"{cls.spec.name} follows no path")
         return ("",)
-    chosen = _split(wanted or default)
-    unknown = [name for name in chosen if name not in PATHS]
-    if unknown:
-        raise UsageError(f"no path is named {unknown[0]!r}; there are: {', '.join(PATHS)}")
-    return chosen
+    for name in wanted or ():
+        if name not in PATHS:
+            raise registry.unknown("path", name, list(PATHS))
+    return wanted or default
+
+
+def _load_robot(name: str, seconds: float) -> type[Robot]:
+    """The class of a robot that is to be driven for so long."""
+    cls: type[Robot] = registry.load("robots", name)
+    if seconds < cls.spec.dt:
+        raise UsageError(
+            f"--seconds {seconds:g} is less than one control period of {cls.spec.dt} s"
+        )
+    return cls
 
 
 def _split(text: str) -> tuple[str, ...]:
@@ -497,6 +523,12 @@ def _check_numbers(*, seed: int, **positive: float | None) -> None:
             raise UsageError(f"--{name} is a positive number, not {value}")
 
 
+def _check_file(file: Path | None) -> None:
+    """Refuse now what could not be written in the end."""
+    if file and not file.absolute().parent.is_dir():
+        raise UsageError(f"--json {file}: there is no folder {file.absolute().parent}")
+
+
 def _write(file: Path, text: str) -> None:
     """The whole file or none of it."""
     part = file.with_name(f".{file.name}.part")
@@ -507,7 +539,7 @@ def _write(file: Path, text: str) -> None:
 def _print(table: object) -> None:
     from rich.console import Console
 
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)  # a file has room
 
 
 def _end(message: str, status: int) -> int:

@@ -27,7 +27,7 @@ class Episodes:
         condition: what happened to the robot, e.g. ``"friction:scale=0.3"``; ``""`` nothing.
     """
 
-    obs: Float[np.ndarray, "e t+1 o"]
+    obs: Float[np.ndarray, "e s o"]
     act: Float[np.ndarray, "e t u"]
     onset: Int[np.ndarray, " e"]
     condition: list[str]
@@ -110,6 +110,11 @@ class Store:
             ) from error
         if episodes.obs.shape[2:] + episodes.act.shape[2:] != (spec.num_obs, spec.num_act):
             raise ValueError(f"{path} is not of robot {spec.name!r}")
+        e, t = episodes.act.shape[:2]
+        if episodes.obs.shape[:2] != (e, t + 1) or not len(episodes.onset) == len(episodes) == e:
+            raise ValueError(f"{path} is damaged: its arrays do not fit each other")
+        if not (np.isfinite(episodes.obs).all() and np.isfinite(episodes.act).all()):
+            raise ValueError(f"{path} is damaged: not every number in it is finite")
         return episodes
 
 

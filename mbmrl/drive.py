@@ -7,14 +7,14 @@ import signal
 from pathlib import Path
 
 import numpy as np
-from rich.progress import BarColumn, Progress, TextColumn
+from rich import box
+from rich.progress import Progress, TextColumn
 from rich.table import Table
 
 from controllers.agent import Agent
 from mbmrl import conditions, log
 from mbmrl.episode import Recorder
 from mbmrl.evaluate import from_onset, phase
-from mbmrl.log import Traced
 from mbmrl.loop import Clock, Loop, run
 from mbmrl.types import Plan
 from robots.base import Robot
@@ -36,9 +36,9 @@ class Drive:
     def __init__(self, robot: Robot, agent: Agent, *, real_time: bool) -> None:
         self.robot, self.agent = robot, agent
         self.perturb = robot.perturb if isinstance(robot, SimRobot) else ()
-        self.driven = Traced(robot) if isinstance(robot, SimRobot) else robot
         self.clock = Clock(robot.spec.dt, real_time=real_time)
         self.recorder = Recorder(agent.task)
+        self.qpos: list[np.ndarray] = []
 
     def run(self, seconds: float) -> None:
         """Connect, drive, and stop the robot, which SIGTERM and Ctrl-C do too.
@@ -51,8 +51,7 @@ class Drive:
         dt = self.robot.spec.dt
         ticks = round(seconds / dt)
         columns = (
-            TextColumn("{task.completed:5.1f} s"),
-            BarColumn(20),
+            TextColumn("{task.completed:5.1f} / {task.total:.1f} s"),
             TextColumn("{task.description}"),
         )
         with Progress(*columns) as progress, self.robot:
@@ -60,16 +59,16 @@ class Drive:
 
             def sink(obs: np.ndarray, plan: Plan, sent: np.ndarray, took: float) -> None:
                 self.recorder(obs, plan, sent, took)
+                qpos = self.robot.data.qpos if isinstance(self.robot, SimRobot) else np.zeros(0)
+                self.qpos.append(qpos.copy())
                 progress.update(bar, advance=dt, description=self._state())
 
-            run(Loop(self.driven, self.agent, sink), ticks, self.clock)
+            run(Loop(self.robot, self.agent, sink), ticks, self.clock)
 
     def save(self, folder: Path, *, robot: str, agent: str, path: str, seed: int) -> None:
         """Write what was recorded so far, if anything was."""
-        ticks = len(self.recorder.rows)
-        if not ticks:
+        if not self.recorder.rows:
             return
-        qpos = self.driven.qpos if isinstance(self.driven, Traced) else np.zeros((ticks, 0))
         recorded = log.Run(
             spec=self.robot.spec,
             robot=robot,
@@ -79,7 +78,7 @@ class Drive:
             onsets=tuple(p.onset for p in self.perturb),
             seed=seed,
             log=self.recorder.log(),
-            qpos=qpos[:ticks],
+            qpos=np.array(self.qpos),
             missed_deadlines=self.clock.missed,
         )
         log.save(folder, recorded)
@@ -98,8 +97,9 @@ class Drive:
         if self.clock.real_time:
             caption += f"; {self.clock.missed} deadlines were missed"
         title = conditions.text(self.perturb) or "undamaged"
-        table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
-        for column in ("", "score", "cross-track [cm]", "model error: prior → adapted", "fell"):
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+        table.caption, table.caption_justify = caption, "left"
+        for column in ("", "score", "off the path [cm]", "model error: θ* → θ′", "fell"):
             table.add_column(column, justify="right" if column else "left")
         for name, ticks in parts.items():
             part = phase(whole, 0, ticks, dt)
@@ -120,12 +120,12 @@ class Drive:
         lately = self.recorder.rows[-math.ceil(LATELY / self.robot.spec.dt) :]
         parts = [f"score {np.mean([row[2] for row in lately]):5.2f}"]
         if np.isfinite(cross_track).all():
-            parts.append(f"off the path {100 * cross_track.item():4.1f} cm")
+            parts.append(f"{100 * cross_track.item():4.1f} cm off the path")
         if "gate" in info:
             parts.append("gate open" if info["gate"].item() else "gate shut")
         parts.append(f"{1e3 * took:3.0f} ms")
         if isinstance(self.robot, SimRobot):
-            parts.append(conditions.text(self.robot.active) or "undamaged")
+            parts.append(", ".join(p.name for p in self.robot.active) or "undamaged")
         return "  ".join(parts)
 
 

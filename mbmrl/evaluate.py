@@ -20,10 +20,11 @@ from controllers.agent import Agent
 from mbmrl import checkpoint as checkpoints
 from mbmrl import conditions, registry
 from mbmrl.checkpoint import Checkpoint
-from mbmrl.compose import make_agent
+from mbmrl.compose import AGENTS, make_agent
 from mbmrl.conditions import Condition
 from mbmrl.episode import Log, run_episodes
 from mbmrl.spec import RobotSpec, SpecError
+from robots.perturbations.base import Perturbation
 from robots.sim import SimRobot
 
 LANES = 32
@@ -175,8 +176,12 @@ def checkpoint_for(agent: str, spec: RobotSpec, folder: Path | None) -> Checkpoi
     """The checkpoint that an agent needs, if it needs one.
 
     Raises:
+        UnknownName: neither an agent nor an adapter has this name.
         CheckpointError: there is none, or it is damaged or does not fit.
     """
+    known = [*AGENTS, *registry.names("adapters")]
+    if agent not in known:
+        raise registry.unknown("agent or adapter", agent, known)
     return None if agent in WITHOUT_MODEL else checkpoints.for_robot(spec, folder)
 
 
@@ -309,7 +314,7 @@ def phase(log: Log, lane: int, ticks: slice, dt: float) -> Phase:
     )
 
 
-def from_onset(condition: Condition, dt: float) -> slice:
+def from_onset(condition: Sequence[Perturbation], dt: float) -> slice:
     """The ticks whose observations a condition shaped: what happens at one shows at the next."""
     onset = min((p.onset for p in condition), default=0.0)
     return slice(math.ceil(onset / dt - 1e-6) + 1, None)
@@ -333,7 +338,7 @@ class Interval(NamedTuple):
         if not math.isfinite(self.estimate):
             return "–"
         shown = f"{scale * self.estimate:.{digits}f}"
-        if not interval or math.isnan(self.low):
+        if not interval or not math.isfinite(self.low + self.high):
             return shown
         return f"{shown} [{scale * self.low:.{digits}f}, {scale * self.high:.{digits}f}]"
 

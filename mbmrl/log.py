@@ -36,7 +36,7 @@ class Run:
         onsets: when each of them began [s].
         seed: of the initial state and the planner.
         log: of one robot.
-        qpos: the simulator's generalised positions at each observation; none for a real robot.
+        qpos: the simulator's generalised positions after each tick; none for a real robot.
         missed_deadlines: control periods that were skipped, where the run kept real time.
     """
 

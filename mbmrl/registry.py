@@ -14,7 +14,7 @@ import os
 import pkgutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, cast
@@ -79,12 +79,15 @@ def load(kind: str, name: str) -> type[Any]:
         return _checked(kind, _import(name))
     found = _components(kind)
     if name not in found:
-        close = difflib.get_close_matches(name, found, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise UnknownName(
-            f"no {kind[:-1]} is named {name!r}; {hint}there are: {', '.join(sorted(found))}"
-        )
+        raise unknown(kind[:-1], name, sorted(found))
     return found[name]
+
+
+def unknown(what: str, name: str, known: Sequence[str]) -> UnknownName:
+    """The error for a name that is not among the known ones, with the likeliest of them."""
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return UnknownName(f"no {what} is named {name!r}; {hint}there are: {', '.join(known)}")
 
 
 def _components(kind: str) -> dict[str, type[Any]]:
@@ -95,7 +98,7 @@ def _components(kind: str) -> dict[str, type[Any]]:
         ValueError: two components share a name.
     """
     if kind not in KINDS:
-        raise UnknownName(f"no kind of component is named {kind!r}; there are: {', '.join(KINDS)}")
+        raise unknown("kind of component", kind, list(KINDS))
     found: dict[str, type[Any]] = {}
     for name, cls in (*_from_files(kind), *_from_entry_points(kind)):
         if found.setdefault(name, cls) is not cls:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich import box
 from rich.table import Table
 
 from mbmrl.evaluate import Row, difference, groups, mean, ratio
@@ -13,8 +14,8 @@ def agents_table(rows: Sequence[Row]) -> Table:
     """One line an agent: how well it did after the onset, how well it foresaw, how fast it was."""
     agents = _agents(rows)
     with_oracle = "oracle" in agents
-    columns = ["agent", "score", *(["of oracle"] if with_oracle else []), "cross-track [cm]"]
-    columns += ["falls", "model error: prior → adapted", "tick p50 / p99 [ms]", "missed", "n"]
+    columns = ["agent", "score", *(["of oracle"] if with_oracle else []), "off the path [cm]"]
+    columns += ["falls", "model error: θ* → θ′", "tick p50 / p99 [ms]", "n"]
     table = _table(f"{rows[0].robot}: after the onset, mean [95 % interval]", columns)
     for agent in agents:
         own = [r for r in rows if r.agent == agent]
@@ -31,7 +32,6 @@ def agents_table(rows: Sequence[Row]) -> Table:
             str(sum(r.fell for r in own)),
             " → ".join(errors),
             f"{own[0].tick_ms_p50:.1f} / {own[0].tick_ms_p99:.1f}",
-            str(own[0].missed_deadlines),
             str(len(own)),
         )
     return table
@@ -40,7 +40,7 @@ def agents_table(rows: Sequence[Row]) -> Table:
 def comparison_table(rows: Sequence[Row]) -> Table:
     """The first agent against each other one, paired, over the suite and over its parts."""
     first, *others = _agents(rows)
-    columns = ["conditions", "", "against", "score difference", "score ratio", "cross-track ratio"]
+    columns = ["conditions", "", "against", "score: difference", "ratio", "off the path: ratio"]
     table = _table(f"{first} against the others, paired [95 % interval]", columns)
     for title, some in groups(rows).items():
         count = len({r.perturbation for r in some})
@@ -62,7 +62,7 @@ def _agents(rows: Sequence[Row]) -> list[str]:
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for k, column in enumerate(columns):
         table.add_column(column, justify="left" if k == 0 else "right")
     return table

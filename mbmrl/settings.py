@@ -27,8 +27,8 @@ class Settings:
         rounds: rounds of collecting with the adapting controller itself.
         on_policy: episodes of each such round.
         lanes: episodes that run side by side.
-        first_fit: the pooled model that everything starts from.
-        fit: each learner from it, in the end; half as many updates in the rounds before.
+        fit: the first pooled model, and each learner in the end; half as many updates in the
+            rounds between.
         minutes: about how long all this takes on two cores.
     """
 
@@ -46,7 +46,6 @@ class Settings:
     rounds: int = 3
     on_policy: int = 192
     lanes: int = 48
-    first_fit: FitConfig = field(default_factory=FitConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     minutes: float = 30.0
 
@@ -64,7 +63,6 @@ class Settings:
             babble=fewer(self.babble, 8),
             expert=fewer(self.expert, 4),
             on_policy=fewer(self.on_policy, 8),
-            first_fit=replace(self.first_fit, updates=fewer(self.first_fit.updates, 40)),
             fit=replace(self.fit, updates=fewer(self.fit.updates, 40)),
         )
 
@@ -72,14 +70,14 @@ class Settings:
 SETTINGS: dict[str, Settings] = {
     "hexapod": Settings(
         plan={"num_samples": (64, 48, 32)},
-        true_plan={"num_samples": (48, 32)},
+        true_plan={"horizon": 10, "num_samples": (32, 24)},
         rounds=2,
     ),
     "cheetah": Settings(
         hidden=(256, 256),
-        planner="cem",
-        plan={"horizon": 16, "num_samples": (128, 96, 96), "num_knots": 8},
-        true_plan={"horizon": 20, "num_samples": (96, 64, 64), "num_knots": 10},
+        planner="mppi",
+        plan={"horizon": 12, "num_samples": (128, 96, 96), "num_knots": 6},
+        true_plan={"horizon": 12, "num_samples": (64, 48, 48), "num_knots": 6},
     ),
 }
 

@@ -72,6 +72,12 @@ class RobotSpec:
         used |= {n for n, _ in self.mirror.values()}
         if used - set(names):
             raise SpecError(f"{self.name}: unknown fields {sorted(used - set(names))}")
+        of_obs = {f.name for f in self.obs}
+        for name, (other, sign) in self.mirror.items():
+            back = self.mirror.get(other, (other, 1.0))
+            both_in_one = (name in of_obs) == (other in of_obs)
+            if tuple(back) != (name, sign) or abs(sign) != 1 or not both_in_one:
+                raise SpecError(f"{self.name}: mirror of {name!r} is not undone by mirroring again")
         if len(self.pose) not in (0, 3):
             raise SpecError(f"{self.name}: pose is (x, y, yaw) or empty, not {self.pose}")
         if not (math.isfinite(self.dt) and self.dt > 0):
@@ -151,7 +157,9 @@ class RobotSpec:
                 spec[key] = tuple(spec[key])
             spec["mirror"] = {k: (v[0], float(v[1])) for k, v in spec["mirror"].items()}
             return cls(**spec)
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
+        except SpecError:
+            raise
+        except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
             raise SpecError(f"not a robot spec: {error!r}") from error
 
     def check_fits(self, other: RobotSpec) -> None:

@@ -126,25 +126,29 @@ class PathTask(Task):
 
 
 class SpeedTask(Task):
-    """Run forward at a target speed, upright.
+    """Run forward at a target speed, upright and without leaping.
 
     Args:
-        spec: of a robot with the fields ``vx`` [m/s] and ``pitch`` [rad].
+        spec: of a robot with the fields ``vx`` [m/s] and ``pitch`` [rad]; ``vz`` [m/s] counts too
+            where there is one.
         speed: target [m/s].
     """
 
-    def __init__(self, spec: RobotSpec, speed: float = 2.0) -> None:
+    def __init__(self, spec: RobotSpec, speed: float = 2.5) -> None:
         super().__init__(spec)
         self.speed = speed
         self._vx, self._pitch = spec.index(["vx", "pitch"])
+        self._vz = [i for i, f in enumerate(spec.obs) if f.name == "vz"]
 
     def cost(
         self, obs: Float[Tensor, "r n h o"], act: Float[Tensor, "r n h u"]
     ) -> Float[Tensor, "r n"]:
-        """Squared relative speed error, squared pitch and a little effort."""
+        """Squared relative speed error, pitch and rise, and a little effort."""
         slow = (obs[..., self._vx] / self.speed - 1) ** 2
+        tilt = wrap(obs[..., self._pitch]) ** 2
+        leap = (obs[..., self._vz] ** 2).sum(-1)
         effort = (act**2).mean(-1)
-        return (slow + obs[..., self._pitch] ** 2 + 0.02 * effort).mean(-1)
+        return (slow + tilt + 0.1 * leap + 0.02 * effort).mean(-1)
 
     def gain(self, obs: Float[Tensor, "r o"]) -> Float[Tensor, " r"]:
         """1 at the target speed, falling to 0 at none or twice of it; 0 when fallen."""

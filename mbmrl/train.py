@@ -92,10 +92,11 @@ def train(
     with _workers() as (pool, progress, events):
         follow = _Follow(progress, events, out / "curves")
         _collect(job, pool, follow, 0, None)
+        stage = _fit_all(job, pool, follow, "base", (), None)
         for number in range(1, settings.rounds + 1):
-            stage = _fit_all(job, pool, follow, f"round{number}", (settings.adapter,))
+            stage = _fit_all(job, pool, follow, f"round{number}", (settings.adapter,), stage)
             _collect(job, pool, follow, number, stage)
-        last = _fit_all(job, pool, follow, "final", adapters)
+        last = _fit_all(job, pool, follow, "final", adapters, stage)
         follow.close()
     result = checkpoints.load(last)
     episodes = Store(out / "data").load(result.spec)
@@ -217,43 +218,49 @@ def _joined(parts: list[Episodes]) -> Episodes:
 
 
 def _fit_all(
-    job: Job, pool: Executor, follow: _Follow, stage: str, adapters: Sequence[str]
+    job: Job,
+    pool: Executor,
+    follow: _Follow,
+    stage: str,
+    adapters: Sequence[str],
+    before: Path | None,
 ) -> Path:
-    """The pooled base, then from it every learner with equally many updates."""
-    folder = job.out / "stages" / stage
-    base, learners = folder / "base", ["none", *adapters]
-    if not (base / "config.json").exists():
-        follow.until_done([pool.submit(_fit_one, job, stage, "none", None, base)])
+    """The pooled model and the learners, all from the pooled model of the stage before.
+
+    Hence they have all had equally many updates.
+    """
+    folder, learners = job.out / "stages" / stage, ["none", *adapters]
     missing = [a for a in learners if not (folder / a / "config.json").exists()]
-    follow.until_done([pool.submit(_fit_one, job, stage, a, base, folder / a) for a in missing])
+    follow.until_done([pool.submit(_fit_one, job, stage, a, before, folder / a) for a in missing])
     parts = {a: checkpoints.load(folder / a) for a in learners}
     joined = parts["none"]
-    joined.default = job.settings.adapter
-    for adapter, part in parts.items():
+    joined.default = adapters[0] if adapters else "none"
+    if job.settings.adapter in adapters:
+        joined.default = job.settings.adapter
+    for part in parts.values():
         joined.learners |= part.learners
         joined.training["validation_loss"] |= part.training["validation_loss"]
-        joined.training["curve"] |= {adapter: part.training["curve"][adapter]}
+        joined.training["curve"] |= part.training["curve"]
     joined.save(folder)
     return folder
 
 
-def _fit_one(job: Job, stage: str, adapter_name: str, warm: Path | None, out: Path) -> None:
-    """Fit one learner on everything stored, from scratch or from the pooled base."""
+def _fit_one(job: Job, stage: str, adapter_name: str, before: Path | None, out: Path) -> None:
+    """Fit one learner on everything stored so far."""
     spec = registry.load("robots", job.robot).spec
-    settings, final = job.settings, stage == "final"
+    settings = job.settings
     episodes = Store(job.out / "data").load(spec)
     shuffled = sorted({c for c in episodes.condition if c}, key=lambda c: zlib.crc32(c.encode()))
     held = np.isin(episodes.condition, shuffled[::HELD_OUT])
     torch.manual_seed(job.seed)
     dynamics = Dynamics(spec, settings.hidden, settings.activation)
+    if before is not None:
+        dynamics.load_state_dict(checkpoints.load(before).learner("none")[0].state_dict())
     dynamics.fit_normaliser(episodes.transitions())
-    if warm is not None:
-        dynamics.load_state_dict(checkpoints.load(warm).learner("none")[0].state_dict())
     adapter = registry.load("adapters", adapter_name)(dynamics)
-    config = settings.first_fit if warm is None else settings.fit
-    if not final:
+    config, label = settings.fit, f"{stage}: {adapter_name}"
+    if stage.startswith("round"):
         config = replace(config, updates=config.updates // 2)
-    label = f"{stage}: {adapter_name}" + (" (base)" if warm is None else "")
     curve: list[tuple[int, float, float]] = []
 
     def report(update: int, loss: float, val: float) -> None:
@@ -272,7 +279,7 @@ def _fit_one(job: Job, stage: str, adapter_name: str, warm: Path | None, out: Pa
     training: dict[str, Any] = {
         "command": f"mbmrl train --robot {job.robot} --seed {job.seed}",
         "seed": job.seed,
-        "updates": settings.first_fit.updates + settings.fit.updates,
+        "updates": int(settings.fit.updates * (2 + settings.rounds / 2)),
         "validation_loss": {adapter_name: round(best, 5)},
         "curve": {adapter_name: curve},
     }

@@ -20,7 +20,7 @@ BOUND = 3.0
 class Maml(Adapter):
     """One SGD step on the window with meta-learned rates (MAML; GrBAL, arXiv 1803.11347).
 
-    The step on the loss ½·mean over the window of ρ(f − y), ρ′(e) = BOUND·tanh(e / BOUND),
+    The step on the mean of ρ(f − y) over window and outputs, ρ′(e) = BOUND·tanh(e / BOUND),
     changes layer l by −rate ∘ (Xᵀ E): X its inputs on the window, E the errors propagated back
     to it. With a rate that is a product of a row and a column factor this is a rank-m addition
     (keys −X∘row, values E∘column), so per-robot weights are never built, and autograd through

@@ -29,12 +29,22 @@ class Perturbation(ABC):
     Attributes:
         onset: when it begins [s since the reset].
         until: when it ends [s].
+
+    Raises:
+        PerturbationError: where it begins before the reset, never, or not before it ends.
     """
 
     name: ClassVar[str]
 
     onset: float = 0.0
     until: float = math.inf
+
+    def __post_init__(self) -> None:
+        """See the class."""
+        if not (0 <= self.onset < self.until and self.onset < math.inf):
+            raise PerturbationError(
+                f"{self.name}: 0 <= onset < until [s] does not hold for {self.onset}, {self.until}"
+            )
 
     @abstractmethod
     def apply(self, model: mujoco.MjModel, robot: SimRobot) -> None:

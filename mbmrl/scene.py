@@ -1,0 +1,314 @@
+"""A recorded run in three dimensions: the robot, its damage, its path, and a camera that follows.
+
+The only module that needs OpenGL. It needs no display.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import itertools
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import mujoco
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from matplotlib.colors import to_rgba
+from scipy.ndimage import gaussian_filter1d
+from scipy.spatial.transform import Rotation
+
+from mbmrl import conditions, registry, tasks
+from mbmrl.log import Run
+from mbmrl.plot import DAMAGE, colour
+from robots.perturbations.base import Perturbation, subtree
+from robots.sim import SimRobot
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+BACKENDS = {"Darwin": ("cgl",), "Windows": ("glfw",)}.get(platform.system(), ("egl", "osmesa"))
+
+DISTANCE, PLANAR_DISTANCE = 4.4, 3.0  # of the camera, in radii of the robot
+LOOK_S, TURN_S, TILT_S = 0.5, 2.0, 0.3  # how smoothly the camera moves, turns and tilts [s]
+AHEAD_S = 2.0  # how far ahead the target is marked [s]
+STRIDE = 5  # points of the path to one tile
+DOWN = np.array([0.0, 0.0, -1.0])
+
+PROBE = """
+import importlib, sys, mujoco
+context = importlib.import_module("mujoco." + sys.argv[1]).GLContext(8, 8)
+context.make_current()
+mujoco.MjrContext(mujoco.MjModel.from_xml_string("<mujoco/>"), 100).free()
+context.free()
+"""
+
+
+class NoOpenGL(RuntimeError):
+    """This machine cannot render without a display."""
+
+
+@cache
+def backend() -> str:
+    """The first way to OpenGL that works here, or the one that ``MUJOCO_GL`` names.
+
+    Each is tried in a process of its own: PyOpenGL decides for one once and for all, and some
+    drivers end the process rather than raise.
+
+    Raises:
+        NoOpenGL: there is none; the message says what to install.
+    """
+    wanted = os.environ.get("MUJOCO_GL")
+    tried = (wanted,) if wanted else BACKENDS
+    for name in tried:
+        if subprocess.run([sys.executable, "-c", PROBE, name], capture_output=True).returncode == 0:
+            return name
+    raise NoOpenGL(
+        f"no video without OpenGL (tried {', '.join(tried)}): "
+        "on Debian and Ubuntu, `apt install libegl1 libgl1-mesa-dri`"
+    )
+
+
+def painted(
+    robot: SimRobot, active: Sequence[Perturbation], paint: str = "white"
+) -> mujoco.MjModel:
+    """The robot's model under these perturbations, with what they damage in red.
+
+    Args:
+        robot: whose nominal model is copied.
+        active: the perturbations.
+        paint: colour of the torso.
+    """
+    model = copy.copy(robot.nominal)
+    torso = np.flatnonzero(model.geom_bodyid == model.body(robot.torso).id)
+    largest = torso[model.geom_rbound[torso].argmax()]
+    model.geom_rgba[largest], model.geom_matid[largest] = to_rgba(paint), -1
+    model.vis.headlight.ambient *= 0.75
+    model.vis.headlight.diffuse *= 0.75
+    model.light_mode[:] = mujoco.mjtCamLight.mjCAMLIGHT_TRACK
+    model.light_bodyid[:] = model.body(robot.torso).id
+    for perturbation in active:
+        perturbation.apply(model, robot)
+        for body in perturbation.marked_bodies(robot):
+            marked = np.isin(model.geom_bodyid, subtree(model, body))
+            model.geom_rgba[marked, :3] = to_rgba(DAMAGE)[:3]
+            model.geom_matid[marked] = -1
+    return model
+
+
+class Scene:
+    """Draws one run, tick by tick. A context manager: leaving it frees OpenGL.
+
+    Args:
+        run: of a simulated robot.
+        width: of the pictures [pixels].
+        height: of the pictures [pixels].
+
+    Raises:
+        NoOpenGL: this machine cannot draw.
+        ValueError: the run is not of a simulated robot.
+    """
+
+    def __init__(self, run: Run, width: int, height: int) -> None:
+        if not run.qpos.size:
+            raise ValueError(f"no video of {run.robot}: only of a simulated robot")
+        gl: Any = importlib.import_module(f"mujoco.{backend()}")
+        self.run = run
+        self.perturb = tuple(conditions.parse(p) for p in run.perturbations)
+        self.robot: SimRobot = registry.load("robots", run.robot)(self.perturb, run.seed)
+        self._models: dict[tuple[Perturbation, ...], mujoco.MjModel] = {}
+        self._data = mujoco.MjData(self.robot.nominal)
+        self._places, self._yaw = self._follow()
+        self._look, self._azimuth, self._upright = self._plan_camera()
+        self._radius = self._reach()
+        self._path, self._targets = self._path_and_targets()
+
+        canvas = self.model(0)
+        canvas.vis.global_.offwidth, canvas.vis.global_.offheight = width, height
+        canvas.vis.quality.offsamples, canvas.vis.quality.shadowsize = 0, 1024
+        canvas.stat.extent = 5 * self._radius  # sharp shadows, and of this robot alone
+        self._gl = gl.GLContext(width, height)
+        self._gl.make_current()
+        self._context = mujoco.MjrContext(canvas, mujoco.mjtFontScale.mjFONTSCALE_100)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+        self._scene = mujoco.MjvScene(canvas, 4000)
+        self._rect = mujoco.MjrRect(0, 0, width, height)
+        self._pixels = np.empty((height, width, 3), np.uint8)
+
+    def __enter__(self) -> Self:
+        """Nothing more to do."""
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        """Free OpenGL's memory."""
+        self._gl.make_current()
+        self._context.free()
+        self._gl.free()
+
+    def active(self, tick: int) -> tuple[Perturbation, ...]:
+        """What acts on the robot after a tick."""
+        now = (tick + 1) * self.run.spec.dt + 1e-9
+        return tuple(p for p in self.perturb if p.onset <= now < p.until)
+
+    def model(self, tick: int) -> mujoco.MjModel:
+        """The robot's model after a tick, red where it is damaged."""
+        active = self.active(tick)
+        if active not in self._models:
+            self._models[active] = painted(self.robot, active, colour(self.run.agent))
+        return self._models[active]
+
+    def draw(self, tick: int) -> UInt8[np.ndarray, "h w 3"]:
+        """The robot after a tick; the array is written over by the next call."""
+        model, scene = self.model(tick), self._scene
+        self._pose(tick)
+        mujoco.mjv_updateScene(
+            model,
+            self._data,
+            mujoco.MjvOption(),
+            None,
+            self._camera(tick),
+            mujoco.mjtCatBit.mjCAT_ALL,
+            scene,
+        )
+        self._tilt_camera(tick)
+        self._draw_ground(tick)
+        self._gl.make_current()
+        mujoco.mjr_render(self._rect, scene, self._context)
+        mujoco.mjr_readPixels(self._pixels, None, self._rect, self._context)
+        return self._pixels[::-1]
+
+    # --- the camera, planned over the whole run, so that it neither jerks nor lags --------------
+
+    def _pose(self, tick: int) -> None:
+        model = self.model(tick)
+        self._data.qpos[:] = self.run.qpos[tick]
+        mujoco.mj_kinematics(model, self._data)
+        mujoco.mj_comPos(model, self._data)
+        mujoco.mj_camlight(model, self._data)
+
+    def _follow(self) -> tuple[Float[np.ndarray, "t 3"], Float[np.ndarray, " t"]]:
+        """Where the torso was after each tick, and which way it faced [rad]."""
+        places, yaw = [], []
+        for tick in range(len(self.run.qpos)):
+            self._pose(tick)
+            torso = self._data.body(self.robot.torso)
+            places.append(torso.xpos.copy())
+            yaw.append(np.arctan2(torso.xmat[3], torso.xmat[0]))
+        return np.array(places), np.unwrap(yaw)
+
+    def _reach(self) -> float:
+        """How far the robot reaches from its torso [m]."""
+        self._pose(0)
+        own = self.robot.nominal.geom_bodyid > 0
+        reach = np.linalg.norm(self._data.geom_xpos[own] - self._places[0], axis=1)
+        return float((reach + self.robot.nominal.geom_rbound[own]).max())
+
+    def _plan_camera(self) -> tuple[np.ndarray, np.ndarray, Rotation]:
+        """What it looks at, from which side [degrees], and what is up, after each tick."""
+        per_second = 1 / self.run.spec.dt
+        look = gaussian_filter1d(self._places, LOOK_S * per_second, axis=0, mode="nearest")
+        if self.run.spec.pose:
+            turned = gaussian_filter1d(self._yaw, TURN_S * per_second, mode="nearest")
+            azimuth = np.degrees(turned) + 45.0
+        else:
+            azimuth = np.full(len(look), 90.0)
+        gravity = np.array([self.model(k).opt.gravity for k in range(len(look))])
+        gravity = gaussian_filter1d(gravity, TILT_S * per_second, axis=0, mode="nearest")
+        upright = [Rotation.align_vectors(g[None], DOWN[None])[0] for g in gravity]
+        return look, azimuth, Rotation.concatenate(upright)
+
+    def _camera(self, tick: int) -> mujoco.MjvCamera:
+        camera = mujoco.MjvCamera()
+        camera.lookat[:] = self._look[tick]
+        camera.azimuth = self._azimuth[tick]
+        planar = not self.run.spec.pose
+        camera.distance = self._radius * (PLANAR_DISTANCE if planar else DISTANCE)
+        camera.elevation = -10.0 if planar else -44.0
+        return camera
+
+    def _tilt_camera(self, tick: int) -> None:
+        """Keep the camera level in the true vertical, so that a slope looks like one."""
+        turn, centre = self._upright[tick], self._look[tick]
+        for eye in self._scene.camera:
+            eye.pos = centre + turn.apply(eye.pos - centre)
+            eye.forward, eye.up = turn.apply(eye.forward), turn.apply(eye.up)
+
+    # --- what is drawn on the floor --------------------------------------------------------------
+
+    def _path_and_targets(
+        self,
+    ) -> tuple[Float[np.ndarray, "p 3"], Float[np.ndarray, "t 3"]]:
+        """Tiles of the path (x, y, heading), and where the task wants the robot soon."""
+        run = self.run
+        task = tasks.make("path", run.spec, [run.path]) if run.path else None
+        if not isinstance(task, tasks.PathTask):
+            return np.empty((0, 3)), np.empty((0, 3))
+        points = task.path[0].double().numpy()
+        task.reset(torch.from_numpy(run.log.obs[0]))
+        reached = []
+        for obs in run.log.obs:
+            task.observe(torch.from_numpy(obs))
+            reached.append(float(task.schedule[0]))
+        soon = np.array(reached) + AHEAD_S * task.speed
+        at = np.round(soon / task.STEP).astype(int)
+        length = task.speed * len(reached) * run.spec.dt
+        return points[: round(length / task.STEP) : STRIDE], points[at.clip(max=len(points) - 1)]
+
+    def _draw_ground(self, tick: int) -> None:
+        """The path, the way so far, where damage struck, and where the robot should be."""
+        for x, y, heading in self._path:
+            self._tile((x, y), heading, (0.026, 0.018), 0.0003, to_rgba("#70757A"))
+        if self.run.spec.pose:
+            self._draw_trail(tick)
+        for perturbation in self.perturb:
+            struck = round(perturbation.onset / self.run.spec.dt) - 1
+            if self.run.spec.pose and 0 <= struck <= tick:
+                size, place = (0.04, 0.003, 0.0), (*self._places[struck][:2], 0.003)
+                self._add(mujoco.mjtGeom.mjGEOM_CYLINDER, size, place, 0.0, to_rgba(DAMAGE))
+        if len(self._targets):
+            x, y, _ = self._targets[tick]
+            size, place = (0.025, 0.0, 0.0), (x, y, 0.04)
+            self._add(mujoco.mjtGeom.mjGEOM_SPHERE, size, place, 0.0, to_rgba("#00C853"))
+
+    def _draw_trail(self, tick: int) -> None:
+        rgba = to_rgba(colour(self.run.agent))
+        way = self._places[: tick + 1, :2]
+        for start, end in itertools.pairwise(way):
+            (dx, dy), (x, y) = end - start, (start + end) / 2
+            half = np.hypot(dx, dy) / 2 + 0.004
+            self._tile((x, y), np.arctan2(dy, dx), (half, 0.006), 0.001, rgba)
+
+    def _tile(
+        self,
+        place: tuple[float, float],
+        heading: float,
+        size: tuple[float, float],
+        height: float,
+        rgba: tuple[float, float, float, float],
+    ) -> None:
+        box = mujoco.mjtGeom.mjGEOM_BOX
+        self._add(box, (*size, height), (*place, 0.0), heading, rgba)
+
+    def _add(
+        self,
+        kind: mujoco.mjtGeom,
+        size: tuple[float, float, float],
+        place: tuple[float, float, float],
+        heading: float,
+        rgba: tuple[float, float, float, float],
+    ) -> None:
+        """One more geom in the scene, and not in the model."""
+        geom = self._scene.geoms[self._scene.ngeom]
+        cos, sin = np.cos(heading), np.sin(heading)
+        turned = np.array([cos, -sin, 0, sin, cos, 0, 0, 0, 1])
+        mujoco.mjv_initGeom(
+            geom, kind, np.array(size), np.array(place), turned, np.array(rgba, np.float32)
+        )
+        geom.category = mujoco.mjtCatBit.mjCAT_DECOR
+        self._scene.ngeom += 1

@@ -1,0 +1,248 @@
+"""Films of recorded runs, side by side, with live curves beneath."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import imageio_ffmpeg
+import matplotlib as mpl
+import numpy as np
+from jaxtyping import Float
+from PIL import Image, ImageDraw, ImageFont
+
+from mbmrl import log
+from mbmrl.log import Run
+from mbmrl.plot import DAMAGE, FAINT, INK, colour, smooth, title, words
+
+WIDTH, HEADER, VIEW, CHARTS = 480, 40, 360, 144
+"""Width of a side, heights of the header, of the view and of the curves [pixels]."""
+SCALE = 2
+"""Everything is drawn so much larger and then reduced: that is what smooths it."""
+GRID = "#E8EAED"
+ALARM_S = 1.0
+"""How long the frame is red when damage strikes [s]."""
+
+
+def video_run(folder: Path) -> Path:
+    """Film a run that ``mbmrl run`` wrote; returns the MP4, which lies beside it.
+
+    Raises:
+        LogError: where the run is missing or damaged.
+        NoOpenGL: this machine cannot render; the message says what to install.
+    """
+    film = folder / "run.mp4"
+    render([log.load(folder)], film)
+    return film
+
+
+def render(runs: Sequence[Run], path: Path, watch: Callable[[int], None] = lambda f: None) -> None:
+    """Film runs of equal length side by side, one picture a tick.
+
+    The first tick has no picture: a run keeps where the robot was AFTER each tick, and a picture
+    goes with the next tick's numbers.
+
+    Args:
+        runs: of one kind of robot, under the same perturbations.
+        path: of the MP4; its folder exists.
+        watch: told how many pictures are done.
+
+    Raises:
+        NoOpenGL: this machine cannot render; the message says what to install.
+    """
+    # Here, so that all else works where scipy's or MuJoCo's graphics do not.
+    from mbmrl.scene import Scene
+
+    size = (WIDTH * len(runs), HEADER + VIEW + CHARTS)
+    ticks = min(len(run.time) for run in runs)
+    charts = _charts(runs, ticks)
+    with ExitStack() as stack:
+        scenes = [stack.enter_context(Scene(r, WIDTH * SCALE, VIEW * SCALE)) for r in runs]
+        part = stack.enter_context(log.whole(path))
+        writer = imageio_ffmpeg.write_frames(
+            str(part), size, fps=round(1 / runs[0].spec.dt), quality=7, macro_block_size=1
+        )
+        stack.callback(writer.close)
+        writer.send(None)
+        for tick in range(1, ticks):
+            page = Image.new("RGB", _point(*size), "white")
+            draw = ImageDraw.Draw(page, "RGBA")
+            _header(draw, runs[0], tick, size[0])
+            for k, (run, scene) in enumerate(zip(runs, scenes, strict=True)):
+                page.paste(Image.fromarray(scene.draw(tick - 1)), _point(k * WIDTH, HEADER))
+                _numbers(draw, run, tick, k * WIDTH)
+                draw.line(_box(k * WIDTH, HEADER, k * WIDTH, HEADER + VIEW), "white", 2 * SCALE)
+            if 0 <= runs[0].time[tick] - runs[0].onset < ALARM_S:
+                box = _box(1, HEADER + 1, size[0] - 2, HEADER + VIEW - 2)
+                draw.rectangle(box, outline=DAMAGE, width=4 * SCALE)
+            for k, chart in enumerate(charts):
+                width = size[0] // len(charts)
+                chart.draw(draw, tick, k * width, HEADER + VIEW, width)
+            writer.send(page.reduce(SCALE).tobytes())
+            watch(tick)
+
+
+def gif(film: Path, path: Path, *, width: int = 640, fps: int = 5) -> None:
+    """A small copy of a film for pages that play no MP4.
+
+    Args:
+        film: the MP4.
+        path: of the GIF.
+        width: [pixels].
+        fps: pictures a second, of the film's own speed.
+    """
+    palette = "split[a][b];[a]palettegen=max_colors=96[p];[b][p]paletteuse=dither=none"
+    filters = f"fps={fps},scale={width}:-1:flags=area,{palette}"
+    with log.whole(path) as part:
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", "-i", film]
+        subprocess.run([*command, "-vf", filters, part], check=True)
+
+
+@dataclass(frozen=True)
+class _Chart:
+    """Curves that grow with time, one a run.
+
+    Attributes:
+        name: with the unit.
+        time: of each tick [s].
+        values: of each run, as drawn: logarithms where ``ticks`` say so.
+        colours: of each run.
+        ticks: where the vertical axis is labelled, and how.
+        onset: where the red line stands [s].
+    """
+
+    name: str
+    time: Float[np.ndarray, " t"]
+    values: Float[np.ndarray, "r t"]
+    colours: list[str]
+    ticks: dict[float, str]
+    onset: float
+
+    def draw(self, draw: ImageDraw.ImageDraw, tick: int, x: int, y: int, width: int) -> None:
+        """Draw what is known at a tick into a box with its corner at (x, y)."""
+        low, high = min(self.ticks), max(self.ticks)
+        left, right, top, bottom = x + 44, x + width - 14, y + 28, y + CHARTS - 20
+
+        def at(time: np.ndarray, value: np.ndarray) -> Float[np.ndarray, "k 2"]:
+            across = left + (right - left) * time / self.time[-1]
+            down = bottom - (bottom - top) * np.clip((value - low) / (high - low), 0, 1)
+            return SCALE * np.stack(np.broadcast_arrays(across, down), -1)
+
+        draw.text(_point(left, y + 8), self.name, INK, _font(12))
+        for value, label in self.ticks.items():
+            height = at(self.time[[0, -1]], np.full(2, value))
+            draw.line([*height.ravel()], GRID, SCALE)
+            draw.text((SCALE * (left - 6), height[0, 1]), label, FAINT, _font(11), anchor="rm")
+        for second in range(0, math.floor(self.time[-1]) + 1, 5):
+            ((across, down),) = at(np.array([second]), np.array([low]))
+            draw.text((across, down + 4 * SCALE), f"{second} s", FAINT, _font(10), anchor="ma")
+        if self.onset <= self.time[tick]:
+            line = at(np.full(2, self.onset), np.array([low, high]))
+            draw.line([*line.ravel()], DAMAGE, 2 * SCALE)
+        for row, colour_of in reversed(list(zip(self.values, self.colours, strict=True))):
+            known = np.isfinite(row[: tick + 1])
+            points = at(self.time[: tick + 1][known], row[: tick + 1][known])
+            if len(points) > 1:
+                draw.line([*points.ravel()], colour_of, 2 * SCALE, joint="curve")
+                end = points[-1]
+                radius = 3 * SCALE
+                draw.ellipse([*(end - radius), *(end + radius)], colour_of)
+
+
+def _charts(runs: Sequence[Run], ticks: int) -> list[_Chart]:
+    """Distance from the path, or else speed, and the model's error."""
+    first, charts = runs[0], []
+    about = first.time[:ticks], [colour(run.agent) for run in runs]
+    if _follows(first):
+        off = np.stack([100 * run.log.cross_track[:ticks, 0] for run in runs])
+        top = max(5, math.ceil(off.max() / 5) * 5)
+        marks = {value: f"{value:g}" for value in (0.0, top / 2, float(top))}
+        charts.append(_Chart("off the path [cm]", about[0], off, about[1], marks, first.onset))
+    else:
+        speed = np.stack([run.obs("vx")[:ticks] for run in runs])
+        marks = {
+            float(v): f"{v:g}"
+            for v in range(min(0, math.floor(speed.min())), math.ceil(speed.max()) + 1)
+        }
+        charts.append(_Chart("forward speed [m/s]", about[0], speed, about[1], marks, first.onset))
+    error = np.stack([_error(run)[:ticks] for run in runs])
+    if np.isfinite(error).any():
+        logs = np.log10(np.maximum(error, 1e-9))
+        low, high = math.floor(np.nanmin(logs)), math.ceil(np.nanmax(logs))
+        marks = {float(k): f"{10.0**k:g}" for k in range(low, max(high, low + 1) + 1)}
+        charts.append(_Chart("model error", about[0], logs, about[1], marks, first.onset))
+    return charts
+
+
+def _header(draw: ImageDraw.ImageDraw, run: Run, tick: int, width: int) -> None:
+    """The time, and what is wrong with the robot."""
+    now = run.time[tick]
+    middle = HEADER // 2
+    draw.text(_point(14, middle), f"{now:4.1f} s", INK, _font(18, bold=True), anchor="lm")
+    began = [
+        f"{words(what)}, since {onset:.1f} s"
+        for what, onset in zip(run.perturbations, run.onsets, strict=True)
+        if onset <= now
+    ]
+    font = _font(15, bold=True)
+    if not began:
+        draw.text(_point(width - 14, middle), "undamaged", FAINT, font, anchor="rm")
+        return
+    place = _point(width - 20, middle)
+    x0, y0, x1, y1 = draw.textbbox(place, " + ".join(began), font, anchor="rm")
+    box = (x0 - 10 * SCALE, y0 - 5 * SCALE, x1 + 10 * SCALE, y1 + 5 * SCALE)
+    draw.rounded_rectangle(box, 6 * SCALE, DAMAGE)
+    draw.text(place, " + ".join(began), "white", font, anchor="rm")
+
+
+def _numbers(draw: ImageDraw.ImageDraw, run: Run, tick: int, x: int) -> None:
+    """Who drives, and how it is going."""
+    top = HEADER + VIEW - 56
+    draw.rectangle(_box(x, top, x + WIDTH, HEADER + VIEW), (255, 255, 255, 215))
+    draw.rectangle(_box(x, top, x + 6, HEADER + VIEW), colour(run.agent))
+    draw.text(_point(x + 18, top + 8), title(run.agent), INK, _font(16, bold=True))
+    parts = []
+    if _follows(run):
+        parts.append(f"off the path {100 * run.log.cross_track[tick, 0]:4.1f} cm")
+    else:
+        parts.append(f"speed {run.obs('vx')[tick]:5.2f} m/s")
+    error = _error(run)[tick]
+    if math.isfinite(error):
+        parts.append(f"model error {error:4.2f}")
+    damaged = run.time[tick] > run.onset
+    start = int(np.searchsorted(run.time, run.onset, side="right")) if damaged else 0
+    since = " since damage" if damaged else ""
+    parts.append(f"score{since} {run.log.gain[start : tick + 1, 0].mean():4.2f}")
+    draw.text(_point(x + 18, top + 31), "    ".join(parts), INK, _font(13))
+
+
+def _follows(run: Run) -> bool:
+    """Whether there is a path to be off."""
+    return bool(np.isfinite(run.log.cross_track).all())
+
+
+def _error(run: Run) -> Float[np.ndarray, " t"]:
+    """Of the model that planned, the mean of a second."""
+    return smooth(run.info("pred_error_adapted"), round(1 / run.spec.dt))
+
+
+def _point(x: float, y: float) -> tuple[int, int]:
+    """In pixels of the large page."""
+    return round(SCALE * x), round(SCALE * y)
+
+
+def _box(x0: float, y0: float, x1: float, y1: float) -> tuple[int, int, int, int]:
+    """From corner to corner, in pixels of the large page."""
+    return *_point(x0, y0), *_point(x1, y1)
+
+
+@cache
+def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """The font that matplotlib brings."""
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(Path(mpl.get_data_path()) / "fonts/ttf" / name, SCALE * size)

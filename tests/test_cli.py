@@ -1,0 +1,336 @@
+"""The command line: what it says, what it writes, and its exit status."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mbmrl import bench, cli, conditions, evaluate, log, registry, settings
+from tests.dummy import SETTINGS, SPEC, Deaf, SimPointMass
+
+ROOT = Path(__file__).parent.parent
+REAL, SIM = "tests.dummy:PointMass", "tests.dummy:SimPointMass"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setitem(settings.SETTINGS, "pointmass", SETTINGS)
+    monkeypatch.setattr(evaluate, "TIMED", 2)
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A checkpoint of random weights."""
+    bench.untrained(SPEC).save(tmp_path / "checkpoint")
+    return tmp_path / "checkpoint"
+
+
+def command(*args: object) -> int:
+    return cli.main([str(a) for a in args])
+
+
+def refused(capsys: pytest.CaptureFixture[str], *args: object) -> str:
+    """The one line that a user's mistake gets, with exit status 2."""
+    assert command(*args) == 2
+    told = capsys.readouterr()
+    assert told.err.startswith("mbmrl: ") and told.err.count("\n") == 1
+    return told.err
+
+
+# --- help -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [c.__name__.lower() for c in cli.COMMANDS])
+def test_every_command_teaches_by_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        command(name, "--help")
+    told = capsys.readouterr().out
+    assert end.value.code == 0
+    assert f"  mbmrl {name}" in told.partition("For example:")[2]
+
+
+@pytest.mark.parametrize("args", [[], ["-h"], ["--help"]])
+def test_help_names_every_command(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        command(*args)
+    assert end.value.code == 0
+    told = capsys.readouterr().out
+    assert all(f"\n  {c.__name__.lower()}" in told for c in cli.COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("train", "robot out minutes seed adapter"),
+        ("run", "robot checkpoint perturb adapter planner seconds seed out video real-time"),
+        ("eval", "robot checkpoint perturb suite agents episodes seconds seed json"),
+    ],
+)
+def test_the_issue_names_every_flag(
+    name: str, flags: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        command(name, "--help")
+    told = capsys.readouterr().out
+    assert [f for f in flags.split() if f"--{f} " not in told] == []
+
+
+def test_help_waits_for_no_heavy_import() -> None:
+    code = "import sys, mbmrl.cli as c; print([m for m in ('torch', 'mujoco') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
+
+
+# --- mistakes ---------------------------------------------------------------------------------
+
+
+def test_a_mistake_in_a_process_of_its_own() -> None:
+    args = [sys.executable, "-m", "mbmrl.cli", "run", "--robot", "hexapot"]
+    done = subprocess.run(args, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("mbmrl: no robot is named 'hexapot'; did you mean 'hexapod'?")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["rum"], "no command is named 'rum'; did you mean 'run'?"),
+        (["run", "--seconds", -1], "--seconds is a positive number, not -1.0"),
+        (["run", "--seconds", "nan"], "--seconds is a positive number"),
+        (["run", "--seconds", 0.01], "less than one control period of 0.1 s"),
+        (["run", "--seed", -1], "--seed is between 0 and"),
+        (["run", "--perturb", "damaged_lag:leg=L0"], "did you mean 'damaged_leg'"),
+        (["run", "--perturb", "friction:scael=2"], "friction takes"),
+        (["run", "--perturb", "friction:scale=2,onset=20"], "begins at 20 s"),
+        (["run", "--perturb", "friction"], "friction needs scale="),
+        (["run", "--perturb", "none", "--perturb", "friction:scale=2"], "excludes every other"),
+        (["run", "--path", "eigth"], "no path is named 'eigth'; did you mean 'eight'?"),
+        (["run", "--path", "eight,zigzag"], "no path is named 'eight,zigzag'"),
+        (["run", "--robot", "cheetah", "--path", "eight"], "cheetah follows no path"),
+        (["run", "--robot", REAL, "--perturb", "friction:scale=2"], "is not simulated"),
+        (["run", "--robot", REAL, "--adapter", "oracle"], "needs a simulated robot"),
+        (["run", "--robot", SIM, "--checkpoint", "absent"], "no checkpoint in absent"),
+        (["run", "--adapter", "zero", "--out", __file__], "exists"),
+        (["eval", "--robot", REAL], "is not simulated"),
+        (["eval", "--episodes", 0], "--episodes is a positive number"),
+        (["eval", "--jobs", 0], "--jobs is a positive number"),
+        (["eval", "--agents", ","], "names nothing"),
+        (["eval", "--agents", "zero,oracel"], "oracel"),
+        (["eval", "--suite", "test", "--perturb", "none"], "exclude each other"),
+        (["eval", "--json", "absent/rows.json"], "there is no folder"),
+        (["train", "--out", "x", "--minutes", 0], "--minutes is a positive number"),
+        (["train", "--out", "x", "--robot", REAL], "is not simulated"),
+        (["bench", "--robot", REAL], "is not simulated"),
+        (["bench", "--json", "absent/bench.json"], "there is no folder"),
+        (["plot", "absent"], "no recorded run in absent"),
+    ],
+)
+def test_a_users_mistake_gets_one_line_and_status_2(
+    args: list[object],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(capsys, *args)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("args", [["run", "--sed", "1"], ["eval", "--seed", "x"], ["train"]])
+def test_flags_that_cannot_be_read_end_with_status_2(args: list[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        command(*args)
+    assert end.value.code == 2
+
+
+def test_a_damaged_checkpoint_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = folder / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    told = refused(capsys, "run", "--robot", SIM, "--checkpoint", folder)
+    assert f"the checkpoint in {folder} is damaged" in told
+
+
+def test_a_checkpoint_of_another_robot_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = refused(capsys, "eval", "--robot", "hexapod", "--checkpoint", folder)
+    assert "the checkpoint is for robot 'pointmass' and does not fit 'hexapod'" in told
+
+
+# --- run --------------------------------------------------------------------------------------
+
+
+def test_run_records_what_happened(folder: Path, tmp_path: Path) -> None:
+    args = ["--robot", SIM, "--checkpoint", folder, "--seconds", 2, "--seed", 3]
+    assert command("run", *args, "--out", tmp_path / "run") == 0
+    assert (tmp_path / "run" / "run.png").stat().st_size > 1000
+    found = log.load(tmp_path / "run")
+    assert (found.robot, found.agent, found.seed, found.spec) == (SIM, "default", 3, SPEC)
+    assert found.log.obs.shape == (20, 1, 2)
+    assert found.qpos.shape == (20, 1)
+    assert np.isfinite(found.log.info["pred_error_adapted"][1:]).all()
+    robot = SimPointMass(seed=3)
+    robot.connect()
+    robot.reset()
+    np.testing.assert_allclose(found.log.obs[0, 0], robot.read(), rtol=1e-6)
+
+
+def test_a_run_without_perturb_is_perturbed_all_the_same(tmp_path: Path) -> None:
+    args = ["run", "--robot", SIM, "--adapter", "zero", "--seconds", 1]
+    assert command(*args, "--out", tmp_path / "some") == 0
+    assert command(*args, "--perturb", "none", "--out", tmp_path / "none") == 0
+    assert log.load(tmp_path / "some").perturbations == ("damaged_leg:leg=motor,onset=0.3",)
+    assert log.load(tmp_path / "none").perturbations == ()
+
+
+def test_several_perturbations_begin_when_they_say_or_at_30_percent(tmp_path: Path) -> None:
+    args = ["run", "--robot", SIM, "--adapter", "zero", "--seconds", 1, "--out", tmp_path]
+    given = ["--perturb", "payload:mass=0.5", "--perturb", "motor_strength:scale=0.5,onset=0.6"]
+    assert command(*args, *given) == 0
+    assert log.load(tmp_path).onsets == (0.3, 0.6)
+
+
+def test_a_real_robot_is_driven_in_real_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slept = []
+    monkeypatch.setattr("mbmrl.loop.time.sleep", slept.append)
+    args = ["--robot", REAL, "--adapter", "zero", "--seconds", 0.5, "--out", tmp_path]
+    assert command("run", *args) == 0
+    assert len(slept) == 5
+    assert "deadlines were missed" in capsys.readouterr().out
+    assert log.load(tmp_path).qpos.shape == (5, 0)
+
+
+@pytest.mark.parametrize(
+    ("robot", "status", "message"),
+    [("Deaf", 1, "reads no finite vx"), ("Interrupted", 130, "interrupted")],
+)
+def test_however_a_run_ends_the_robot_is_stopped_and_the_record_kept(
+    robot: str,
+    status: int,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("mbmrl.loop.time.sleep", lambda seconds: None)
+    args = ["--robot", f"tests.dummy:{robot}", "--adapter", "zero", "--out", tmp_path]
+    assert command("run", *args) == status
+    assert message in capsys.readouterr().err
+    assert Deaf.last.stopped == 1
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["run.json", "run.npz"]
+    assert len(log.load(tmp_path).log.gain) == 9  # the reset reads, too
+
+
+def test_what_nobody_foresaw_is_raised_and_the_robot_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mbmrl.loop.time.sleep", lambda seconds: None)
+    with pytest.raises(ConnectionError, match="the cable is out"):
+        command("run", "--robot", "tests.dummy:Unplugged", "--adapter", "zero", "--out", tmp_path)
+    assert Deaf.last.stopped == 1
+    assert len(log.load(tmp_path).log.gain) == 9
+
+
+# --- eval -------------------------------------------------------------------------------------
+
+
+def test_eval_without_perturb_drives_the_whole_test_suite(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "rows.json"
+    args = ["--robot", SIM, "--agents", "zero", "--seconds", 0.5, "--json", file]
+    assert command("eval", *args) == 0
+    suite = [conditions.text(c) for c in conditions.test_suite(SimPointMass())]
+    assert [row["perturbation"] for row in json.loads(file.read_text())] == suite
+    assert "zero" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_eval_compares_the_first_agent_with_the_others(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "rows.json"
+    perturb = ["--perturb", "payload:mass=0.5", "--perturb", "motor_strength:scale=0.5"]
+    args = ["--robot", SIM, "--checkpoint", folder, *perturb, "--episodes", 2, "--seed", 7]
+    agents = ["--agents", "default, pooled,oracle", "--seconds", 1]
+    assert command("eval", *args, *agents, "--json", file) == 0
+    rows = json.loads(file.read_text())
+    assert [(r["agent"], r["seed"]) for r in rows] == [
+        (agent, seed) for agent in ("default", "pooled", "oracle") for seed in (7, 8)
+    ]
+    assert {r["perturbation"] for r in rows} == {"payload:mass=0.5 + motor_strength:scale=0.5"}
+    assert "default against the others" in capsys.readouterr().out
+
+
+def test_eval_drives_every_path(tmp_path: Path) -> None:
+    file = tmp_path / "rows.json"
+    args = ["--agents", "zero", "--seconds", 0.5, "--perturb", "none", "--json", file]
+    assert command("eval", "--robot", "hexapod", *args) == 0
+    assert [row["path"] for row in json.loads(file.read_text())] == ["eight", "zigzag"]
+
+
+# --- the others -------------------------------------------------------------------------------
+
+
+def test_list_shows_everything_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("list") == 0
+    told = capsys.readouterr().out
+    for kind in registry.KINDS:
+        assert all(f" {name} " in told for name in registry.names(kind))
+    assert " oracle " in told
+
+
+def test_list_tells_the_keys_of_perturbations(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("list", "perturbations") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "side=both" in told and "gravcomp=" in told
+    assert "oracle" not in told
+
+
+def test_info_tells_what_a_bug_report_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("info") == 0
+    told = capsys.readouterr().out
+    assert all(word in told for word in ("mbmrl", "torch", "mujoco", "OpenGL", "checkpoints"))
+
+
+def test_bench_writes_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "TICKS", 3)
+    file = tmp_path / "bench.json"
+    assert command("bench", "--robot", SIM, "--json", file) == 0
+    (speed,) = json.loads(file.read_text())
+    assert speed["robot"] == "pointmass" and speed["weights"] == "random"
+    assert speed["of_period"] == pytest.approx(speed["tick_ms_p99"] / 100)
+    assert speed["plan_ms"] > 0 and speed["products_ms"] > 0
+
+
+@pytest.mark.parametrize(
+    ("flag", "adapters"),
+    [
+        ([], ()),
+        (["--adapter", "maml"], ("maml",)),
+        (["--adapter", "bayes,maml"], ("bayes", "maml")),
+        (["--adapter", "all"], ("bayes", "maml", "maml_bayes")),
+    ],
+)
+def test_train_passes_on_what_to_train(
+    flag: list[str], adapters: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr("mbmrl.train.train", lambda *args: asked.append(args) or args[1])
+    assert command("train", "--robot", SIM, "--out", tmp_path, "--minutes", 2, *flag) == 0
+    assert asked == [(SIM, tmp_path, 2.0, 0, adapters)]

@@ -1,0 +1,295 @@
+"""Episodes on disk, and windows that never cross a reset or a change of dynamics."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mbmrl.data import Episodes, Store, Windows
+from mbmrl.spec import Field, RobotSpec
+
+SPEC = RobotSpec(
+    name="crab",
+    dt=0.1,
+    obs=(Field("episode", "1"), Field("step", "1"), Field("left", "1"), Field("right", "1")),
+    act=(Field("a", "1", -1, 1), Field("b", "1", -1, 1)),
+    mirror={
+        "left": ("right", -1.0),
+        "right": ("left", -1.0),
+        "a": ("b", 1.0),
+        "b": ("a", 1.0),
+    },
+)
+
+
+def episodes(onsets: list[int], steps: int, first: int = 0) -> Episodes:
+    """Each observation says which episode and step it is of; so does each action."""
+    e = len(onsets)
+    obs = np.zeros((e, steps + 1, 4), dtype=np.float32)
+    obs[..., 0] = first + np.arange(e)[:, None]
+    obs[..., 1] = np.arange(steps + 1)
+    obs[..., 2], obs[..., 3] = obs[..., 1] + 1000, obs[..., 1] + 2000
+    act = np.stack([obs[:, :-1, 1] + 0.25, obs[:, :-1, 0] + 0.5], -1)
+    return Episodes(obs, act, np.array(onsets), [f"c{first + k}" for k in range(e)])
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def legal(onsets: list[int], steps: int, length: int) -> set[tuple[int, int]]:
+    """Every (episode, start) whose transitions all lie before the onset, or all after it."""
+    starts = range(steps - length + 1)
+    return {
+        (e, s)
+        for e, onset in enumerate(onsets)
+        for s in starts
+        if s + length <= onset or s >= onset
+    }
+
+
+# --- windows -------------------------------------------------------------------------------------
+
+
+@st.composite
+def layouts(draw: st.DrawFn) -> tuple[list[int], int, int, int]:
+    steps = draw(st.integers(2, 14))
+    onsets = draw(st.lists(st.integers(0, steps), min_size=1, max_size=4))
+    query = draw(st.integers(1, min(5, steps)))
+    support = draw(st.integers(0, min(5, steps - query)))
+    return onsets, steps, support, query
+
+
+@given(layouts())
+@settings(max_examples=60)
+def test_windows_keep_to_one_side_of_onsets_and_cover_every_legal_place(
+    layout: tuple[list[int], int, int, int],
+) -> None:
+    onsets, steps, support, query = layout
+    data, length = episodes(onsets, steps), support + query
+    windows, places = Windows(data, SPEC, mirror=False), legal(onsets, steps, length)
+    if not places:
+        with pytest.raises(ValueError, match="onset"):
+            windows.sample(rng(), 4, support, query)
+        return
+    before, after = windows.sample(rng(), 60 * len(places), support, query)
+    assert before.act.shape[1] == support and after.act.shape[1] == query
+    whole = [torch.cat(pair, 1) for pair in zip(before, after, strict=True)]
+    obs, act, next_obs = (x.numpy() for x in whole)
+    # consecutive transitions of one episode, each with the action taken there
+    starts = obs[:, 0, 1]
+    np.testing.assert_array_equal(obs[..., 0], np.tile(obs[:, :1, 0], length))
+    np.testing.assert_array_equal(obs[..., 1], starts[:, None] + np.arange(length))
+    np.testing.assert_array_equal(next_obs[..., 1], obs[..., 1] + 1)
+    np.testing.assert_array_equal(next_obs[..., 0], obs[..., 0])
+    np.testing.assert_array_equal(act[..., 0], obs[..., 1] + 0.25)
+    np.testing.assert_array_equal(act[..., 1], obs[..., 0] + 0.5)
+    drawn = set(zip(obs[:, 0, 0].astype(int).tolist(), starts.astype(int).tolist(), strict=True))
+    assert drawn == places
+
+
+def test_legal_places_are_drawn_evenly() -> None:
+    """An episode with an onset in its middle is not drawn more often for having been refused."""
+    data = episodes([0, 10], 20)
+    support, _ = Windows(data, SPEC, mirror=False).sample(rng(), 30000, 2, 4)
+    places = legal([0, 10], 20, 6)
+    _, counts = np.unique(
+        support.obs[:, 0, :2].numpy() @ [100, 1], return_counts=True
+    )  # episode and start as one number
+    assert len(counts) == len(places)
+    np.testing.assert_allclose(counts, 30000 / len(places), rtol=0.2)
+
+
+def test_windows_longer_than_the_episodes_are_refused() -> None:
+    windows = Windows(episodes([0], 10), SPEC)
+    windows.sample(rng(), 1, 4, 6)
+    with pytest.raises(ValueError, match="episodes of 10 steps hold no window of 11"):
+        windows.sample(rng(), 1, 5, 6)
+
+
+def test_sampling_is_a_function_of_the_generator() -> None:
+    windows = Windows(episodes([0, 5, 3], 20), SPEC)
+    first, again, other = (windows.sample(rng(s), 16, 3, 4) for s in (1, 1, 2))
+    for a, b in zip((*first[0], *first[1]), (*again[0], *again[1]), strict=True):
+        assert torch.equal(a, b)
+    assert not torch.equal(first[0].obs, other[0].obs)
+
+
+def test_half_of_the_windows_are_mirrored_each_as_a_whole() -> None:
+    data = episodes([0] * 3, 12)
+    windows = Windows(data, SPEC)
+    stored = windows.obs.clone(), windows.act.clone()
+    support, query = windows.sample(rng(), 4000, 3, 4)
+    flipped = support.obs[:, 0, 2] < 0
+    assert 0.46 < flipped.float().mean() < 0.54
+    for part in (support, query):
+        step, episode = part.obs[..., 1], part.obs[..., 0]
+        for obs, at in ((part.obs, step), (part.next_obs, step + 1)):
+            left, right = obs[..., 2], obs[..., 3]
+            torch.testing.assert_close(left[~flipped], at[~flipped] + 1000)
+            torch.testing.assert_close(right[~flipped], at[~flipped] + 2000)
+            torch.testing.assert_close(left[flipped], -at[flipped] - 2000)
+            torch.testing.assert_close(right[flipped], -at[flipped] - 1000)
+        first, second = step + 0.25, episode + 0.5
+        torch.testing.assert_close(part.act[~flipped], torch.stack([first, second], -1)[~flipped])
+        torch.testing.assert_close(part.act[flipped], torch.stack([second, first], -1)[flipped])
+    assert torch.equal(windows.obs, stored[0]) and torch.equal(windows.act, stored[1])
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_nothing_is_mirrored_unasked_or_without_a_symmetry(symmetric: bool) -> None:
+    spec = SPEC if symmetric else RobotSpec("snail", 0.1, SPEC.obs, SPEC.act)
+    windows = Windows(episodes([0], 12), spec, mirror=not symmetric)
+    support, _ = windows.sample(rng(), 200, 3, 4)
+    assert (support.obs[..., 2] > 0).all()
+
+
+# --- episodes ------------------------------------------------------------------------------------
+
+
+def test_transitions_pair_what_came_before_and_after() -> None:
+    data = episodes([0, 2, 4], 6)
+    flat = data.transitions()
+    assert (len(data), data.num_transitions, len(flat.act)) == (3, 18, 18)
+    torch.testing.assert_close(flat.next_obs[:, 1], flat.obs[:, 1] + 1)
+    torch.testing.assert_close(flat.next_obs[:, 0], flat.obs[:, 0])
+    torch.testing.assert_close(flat.act[:, 0], flat.obs[:, 1] + 0.25)
+
+
+def test_pick() -> None:
+    data = episodes([0, 2, 4], 6)
+    some = data.pick(np.array([True, False, True]))
+    assert some.condition == ["c0", "c2"] and some.onset.tolist() == [0, 4]
+    np.testing.assert_array_equal(some.obs, data.obs[[0, 2]])
+    np.testing.assert_array_equal(some.act, data.act[[0, 2]])
+
+
+# --- the store -----------------------------------------------------------------------------------
+
+
+def test_store_round_trip_in_the_order_of_names(tmp_path: Path) -> None:
+    store = Store(tmp_path / "new" / "data")
+    first, second = episodes([0, 3], 6), episodes([5], 6, first=2)
+    store.save("1-00000", second)
+    store.save("0-00048", first)
+    assert store.names() == ["0-00048", "1-00000"]
+    back = Store(store.folder).load(SPEC)
+    assert back.condition == ["c0", "c1", "c2"] and back.onset.tolist() == [0, 3, 5]
+    np.testing.assert_array_equal(back.obs, np.concatenate([first.obs, second.obs]))
+    np.testing.assert_array_equal(back.act, np.concatenate([first.act, second.act]))
+
+
+def test_an_empty_store(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"no episodes in {tmp_path}"):
+        Store(tmp_path).load(SPEC)
+
+
+def test_a_kill_in_mid_write_leaves_what_there_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    store.save("0", episodes([0], 6))
+    whole = np.savez_compressed
+
+    def cut_off(file: object, **arrays: np.ndarray) -> None:
+        whole(file, **dict(list(arrays.items())[:2]))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as m:
+        m.setattr(np, "savez_compressed", cut_off)
+        for name in ("0", "1"):
+            with pytest.raises(KeyboardInterrupt):
+                store.save(name, episodes([1], 6))
+    assert store.names() == ["0"]
+    assert store.load(SPEC).onset.tolist() == [0]
+    assert list(tmp_path.glob(".*.part"))
+    store.save("1", episodes([1], 6))
+    assert store.load(SPEC).onset.tolist() == [0, 1]
+
+
+def test_a_file_appears_only_when_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is renamed into place can be read already."""
+    store, replace = Store(tmp_path), os.replace
+
+    def checked(source: Path, target: Path) -> None:
+        with np.load(source, allow_pickle=False) as file:
+            assert file["onset"].tolist() == [3]
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", checked)
+    store.save("0", episodes([3], 6))
+    assert store.names() == ["0"]
+
+
+class Bomb:
+    """Whoever unpickles it knows."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return pytest.fail, ("unpickled",)
+
+
+@pytest.mark.parametrize(
+    "damage", ["empty", "text", "truncated", "flipped", "pickle", "no act", "conditions", "folder"]
+)
+def test_a_damaged_file_is_named(damage: str, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    good = episodes([0, 3], 6)
+    store.save("0", good)
+    store.save("1", good)
+    path = tmp_path / "1.npz"
+    whole = path.read_bytes()
+    fields = {"obs": good.obs, "act": good.act, "onset": good.onset, "condition": '["", ""]'}
+    if damage == "folder":
+        path.unlink()
+        path.mkdir()
+    elif damage == "pickle":
+        np.savez(path, **{**fields, "obs": np.array([Bomb()], dtype=object)})
+    elif damage == "no act":
+        np.savez(path, **{k: v for k, v in fields.items() if k != "act"})
+    elif damage == "conditions":
+        np.savez(path, **{**fields, "condition": "friction:scale=0.3"})
+    else:
+        middle = len(whole) // 3
+        path.write_bytes(
+            {
+                "empty": b"",
+                "text": b"obs,act\n1,2\n",
+                "truncated": whole[: 2 * middle],
+                "flipped": whole[:middle] + bytes(255 - b for b in whole[middle:-middle]),
+            }[damage]
+        )
+    with pytest.raises(ValueError, match=r"1\.npz"):
+        store.load(SPEC)
+
+
+def test_a_pickle_is_not_an_episode_file(tmp_path: Path) -> None:
+    (tmp_path / "0.npz").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(ValueError, match=r"0\.npz"):
+        Store(tmp_path).load(SPEC)
+
+
+@pytest.mark.parametrize(
+    "foreign", ["other robot", "steps", "onsets", "too few conditions", "no numbers"]
+)
+def test_arrays_that_do_not_fit_are_refused(foreign: str, tmp_path: Path) -> None:
+    good = episodes([0, 3], 6)
+    fields = {"obs": good.obs, "act": good.act, "onset": good.onset, "condition": '["", ""]'}
+    fields |= {
+        "other robot": {"obs": good.obs[..., :3]},
+        "steps": {"obs": good.obs[:, :-1]},
+        "onsets": {"onset": good.onset[:1]},
+        "too few conditions": {"condition": '[""]'},
+        "no numbers": {"obs": np.full_like(good.obs, np.nan)},
+    }[foreign]
+    np.savez(tmp_path / "0.npz", **fields)
+    with pytest.raises(ValueError, match=r"0\.npz"):
+        Store(tmp_path).load(SPEC)

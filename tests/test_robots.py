@@ -1,0 +1,282 @@
+"""What every registered robot keeps to, and what each one is."""
+
+from __future__ import annotations
+
+import math
+
+import mujoco
+import numpy as np
+import pytest
+
+from mbmrl import registry
+from mbmrl.spec import RobotSpec
+from robots.base import Robot
+from robots.cheetah import Cheetah
+from robots.perturbations.damaged_leg import mirror_leg
+from robots.sim import SimRobot
+
+ROBOTS = registry.names("robots")
+SIMULATED = [n for n in ROBOTS if issubclass(registry.load("robots", n), SimRobot)]
+MIRRORED = [n for n in SIMULATED if registry.load("robots", n).spec.mirror]
+
+
+def make(name: str, seed: int = 0) -> SimRobot:
+    robot = registry.load("robots", name)(seed=seed)
+    robot.reset()
+    return robot
+
+
+def random_acts(spec: RobotSpec, ticks: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.uniform(spec.act_low, spec.act_high, (ticks, spec.num_act))
+
+
+def drive(robot: SimRobot, acts: np.ndarray) -> np.ndarray:
+    seen = []
+    for act in acts:
+        robot.write(act)
+        seen.append(robot.read())
+    return np.array(seen)
+
+
+# --- the contract -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_spec_is_readable_on_the_class(name: str) -> None:
+    cls = registry.load("robots", name)
+    assert issubclass(cls, Robot)
+    assert cls.spec.name == cls.name == name
+    assert RobotSpec.from_json(cls.spec.to_json()) == cls.spec
+
+
+@pytest.mark.parametrize("name", SIMULATED)
+def test_reads_finite_numbers_as_many_as_the_spec_names(name: str) -> None:
+    robot = make(name)
+    for obs in (robot.read(), drive(robot, random_acts(robot.spec, 5))[-1]):
+        assert obs.shape == (robot.spec.num_obs,)
+        assert np.isfinite(obs).all()
+
+
+@pytest.mark.parametrize("name", SIMULATED)
+def test_obs_stay_within_the_limits_of_the_spec(name: str) -> None:
+    robot = make(name)
+    seen = drive(robot, random_acts(robot.spec, 40))
+    assert (seen >= [f.low for f in robot.spec.obs]).all()
+    assert (seen <= [f.high for f in robot.spec.obs]).all()
+
+
+@pytest.mark.parametrize("name", SIMULATED)
+def test_write_returns_the_clipped_action_and_applies_no_other(name: str) -> None:
+    wild, tame = make(name), make(name)
+    far, near = 3.0 * wild.spec.act_high, 1.0 * wild.spec.act_high
+    for _ in range(3):
+        np.testing.assert_array_equal(wild.write(far), near)
+        np.testing.assert_array_equal(tame.write(near), near)
+    np.testing.assert_array_equal(wild.read(), tame.read())
+
+
+@pytest.mark.parametrize("name", SIMULATED)
+@pytest.mark.parametrize("bad", ["nan", "inf", "short", "long"])
+def test_an_action_that_is_none_is_refused_and_moves_nothing(name: str, bad: str) -> None:
+    robot = make(name)
+    act = {
+        "nan": np.r_[np.nan, robot.spec.rest[1:]],
+        "inf": np.r_[np.inf, robot.spec.rest[1:]],
+        "short": robot.spec.rest[1:],
+        "long": np.r_[robot.spec.rest, 0.0],
+    }[bad]
+    before = robot.read()
+    with pytest.raises(ValueError, match=name):
+        robot.write(act)
+    np.testing.assert_array_equal(robot.read(), before)
+
+
+@pytest.mark.parametrize("name", SIMULATED)
+def test_stops_as_often_as_asked_and_connects_again(name: str) -> None:
+    robot = make(name)
+    robot.stop()
+    robot.stop()
+    robot.connect()
+    assert np.isfinite(robot.read()).all()
+
+
+@pytest.mark.parametrize("name", SIMULATED)
+def test_stops_when_its_user_fails(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stops = []
+    monkeypatch.setattr(SimRobot, "stop", lambda self: stops.append(self))
+    with pytest.raises(KeyError), registry.load("robots", name)() as robot:
+        assert np.isfinite(robot.read()).all()
+        raise KeyError
+    assert stops == [robot]
+
+
+@pytest.mark.parametrize("name", SIMULATED)
+def test_same_seed_same_trajectory_to_the_last_bit(name: str) -> None:
+    acts = random_acts(registry.load("robots", name).spec, 10)
+    first, second = (drive(make(name, seed=3), acts) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(first, drive(make(name, seed=4), acts))
+
+
+@pytest.mark.parametrize("name", SIMULATED)
+def test_known_fields_are_what_the_spec_says(name: str) -> None:
+    robot = make(name)
+    names = [f.name for f in (*robot.spec.obs, *robot.spec.act)]
+    for act in random_acts(robot.spec, 10):
+        before = dict(zip(names, [*robot.read(), *robot.write(act)], strict=True))
+        after = dict(zip(names, robot.read(), strict=False))
+        for field, row in robot.spec.known.items():
+            expected = sum(c * before[source] for source, c in row.items())
+            assert after[field] == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", SIMULATED)
+def test_starts_at_rest_and_upright(name: str) -> None:
+    for seed in range(5):
+        robot = make(name, seed)
+        seen = dict(zip((f.name for f in robot.spec.obs), robot.read(), strict=True))
+        assert all(abs(seen.get(tilt, 0.0)) < 0.1 for tilt in ("roll", "pitch"))
+        assert abs(seen["vx"]) < 0.1
+        assert robot.time == 0.0
+
+
+# --- the simulator as a model -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SIMULATED)
+def test_true_rollouts_are_what_stepping_shows(name: str) -> None:
+    robot = make(name)
+    drive(robot, random_acts(robot.spec, 5))
+    plans = np.stack([random_acts(robot.spec, 6, seed) for seed in (1, 2)])
+    before = robot.read()
+    futures = robot.true_rollout(plans)
+    np.testing.assert_array_equal(robot.read(), before)
+    assert not np.allclose(futures[0], futures[1])
+    np.testing.assert_allclose(futures[1], drive(robot, plans[1]), atol=1e-9)
+
+
+@pytest.mark.parametrize("name", SIMULATED)
+def test_observes_batches_as_it_observes_one(name: str) -> None:
+    robot = make(name)
+    rng = np.random.default_rng(0)
+    qpos = robot.data.qpos + 0.3 * rng.normal(size=(4, 3, robot.model.nq))
+    qvel = rng.normal(size=(4, 3, robot.model.nv))
+    carry = rng.normal(size=(4, 3, robot.carry.size))
+    batched = robot.observe(qpos, qvel, carry)
+    np.testing.assert_allclose(
+        batched[2, 1], robot.observe(qpos[2, 1], qvel[2, 1], carry[2, 1]), atol=1e-12
+    )
+
+
+# --- left and right ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_mirroring_twice_changes_nothing(name: str) -> None:
+    spec = registry.load("robots", name).spec
+    obs_order, obs_sign, act_order, act_sign = spec.mirror_maps()
+    for order, sign in ((obs_order, obs_sign), (act_order, act_sign)):
+        x = np.random.default_rng(0).normal(size=order.size)
+        np.testing.assert_array_equal((x[order] * sign)[order] * sign, x)
+
+
+def mirrored_state(robot: SimRobot) -> tuple[np.ndarray, np.ndarray]:
+    """Reflect y of a robot on a free joint, whose legs' joints are hinges."""
+    model, qpos, qvel = robot.model, robot.data.qpos.copy(), robot.data.qvel.copy()
+    qpos[:7] *= [1, -1, 1, 1, -1, 1, -1]
+    qvel[:6] *= [1, -1, 1, -1, 1, -1]
+    for leg, limb in robot.legs.items():
+        other = robot.legs[mirror_leg(robot, leg)]
+        for a, b in zip(limb.joints, other.joints, strict=True):
+            here, there = model.joint(a), model.joint(b)
+            sign = np.sign(here.axis * [-1, 1, -1] @ there.axis)
+            qpos[there.qposadr] = sign * robot.data.qpos[here.qposadr]
+            qvel[there.dofadr] = sign * robot.data.qvel[here.dofadr]
+    return qpos, qvel
+
+
+MIRRORED_CARRY = {
+    "hexapod": lambda carry: np.r_[(carry[0] + math.pi) % (2 * math.pi), carry[4:7], carry[1:4]],
+}
+"""What each robot's command generator remembers, seen in the mirror."""
+
+
+@pytest.mark.parametrize("name", MIRRORED)
+def test_the_dynamics_have_the_symmetry_that_the_spec_claims(name: str) -> None:
+    robot, image = make(name), make(name)
+    drive(robot, random_acts(robot.spec, 7))
+    image.data.qpos[:], image.data.qvel[:] = mirrored_state(robot)
+    image.carry = MIRRORED_CARRY[name](robot.carry)
+    obs_order, obs_sign, act_order, act_sign = robot.spec.mirror_maps()
+    np.testing.assert_allclose(image.read(), robot.read()[obs_order] * obs_sign, atol=1e-12)
+    acts = random_acts(robot.spec, 5, seed=1)
+    seen, seen_in_mirror = drive(robot, acts), drive(image, acts[:, act_order] * act_sign)
+    assert np.ptp(seen[:, robot.spec.index("yaw")]) > 0.02  # it did turn
+    np.testing.assert_allclose(seen_in_mirror, seen[:, obs_order] * obs_sign, atol=1e-9)
+
+
+# --- each robot -------------------------------------------------------------------------------
+
+
+def test_hexapod_walks_forward_on_equal_strides_and_turns_on_unequal_ones() -> None:
+    robot = make("hexapod")
+    straight = drive(robot, np.full((30, 6), 0.6))[-1]
+    robot.reset()
+    left = drive(robot, np.tile([0.2, 0.2, 0.2, 0.8, 0.8, 0.8], (30, 1)))[-1]
+    x, yaw = robot.spec.index(["x", "yaw"])
+    assert straight[x] > 0.3
+    assert abs(straight[yaw]) < 0.2
+    assert left[yaw] > 0.5
+
+
+def test_hexapod_measures_its_velocity_in_its_own_frame() -> None:
+    robot = make("hexapod")
+    turned = robot.data.qpos.copy()
+    turned[3:7] = [math.sqrt(0.5), 0, 0, math.sqrt(0.5)]  # a quarter turn to the left
+    velocity = np.zeros(robot.model.nv)
+    velocity[1] = 1.0  # along the world's y: forward
+    obs = robot.observe(turned, velocity, robot.carry)
+    np.testing.assert_allclose(
+        obs[robot.spec.index(["yaw", "vx", "vy"])], [math.pi / 2, 1, 0], atol=1e-12
+    )
+
+
+def test_cheetah_measures_the_velocity_of_its_centre_of_mass() -> None:
+    robot, rng = make("cheetah"), np.random.default_rng(0)
+    data = mujoco.MjData(robot.nominal)
+    for _ in range(10):
+        data.qpos[:], data.qvel[:] = rng.normal(size=(2, robot.nominal.nq))
+        mujoco.mj_forward(robot.nominal, data)
+        obs = robot.observe(data.qpos, data.qvel, robot.carry)
+        vx, _, vz = data.sensor("torso_subtreelinvel").data
+        np.testing.assert_allclose(obs[robot.spec.index(["vx", "vz"])], [vx, vz], atol=1e-12)
+
+
+def test_cheetah_is_the_one_of_the_suite() -> None:
+    model = Cheetah.build()
+    assert model.body_mass.sum() == pytest.approx(14.0)
+    assert model.opt.timestep == 0.01
+    assert [model.actuator(i).name for i in range(6)] == [
+        f.name.removeprefix("torque_") for f in Cheetah.spec.act
+    ]
+    np.testing.assert_array_equal(model.actuator_gear[:, 0], [120, 90, 60, 90, 60, 30])
+
+
+def test_cheetah_counts_its_turns() -> None:
+    robot = make("cheetah")
+    over = robot.data.qpos.copy()
+    over[2] += 2 * math.pi
+    pitch = robot.spec.index("pitch")
+    before, after = (
+        robot.observe(q, robot.data.qvel, robot.carry) for q in (robot.data.qpos, over)
+    )
+    assert (after - before)[pitch] == pytest.approx(2 * math.pi)
+    np.testing.assert_allclose(np.delete(after, pitch), np.delete(before, pitch), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", SIMULATED)
+def test_can_be_filmed_at_640_by_480(name: str) -> None:
+    size = registry.load("robots", name).build().vis.global_
+    assert size.offwidth >= 640
+    assert size.offheight >= 480
