@@ -16,6 +16,7 @@ from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from mbmrl import conditions, plot, registry, video
 from mbmrl.compose import AGENTS, make_agent
@@ -80,12 +81,13 @@ def demo(out: Path, seed: int = 0, seconds: float = 20.0, checkpoint: Path | Non
     console = Console()
     job = _Job(seed, seconds, checkpoint)
     robot = job.robot(seed)
+    (damage,) = robot.perturb
     for agent in LEARNED:
         checkpoint_for(agent, robot.spec, checkpoint)
     out.mkdir(parents=True, exist_ok=True)
     console.print(
-        f"A hexapod walks along a figure of eight. After {robot.perturb[0].onset:.1f} s of "
-        f"{seconds:g} s it suffers what no training run had: [bold red]{plot.words(DAMAGE)}[/].\n"
+        f"A hexapod walks along a figure of eight. After {damage.onset:.1f} s of {seconds:g} s "
+        f"it suffers what no training run had: [bold red]{plot.words(damage)}[/].\n"
     )
     columns = TextColumn("{task.description:8}"), BarColumn(24), TextColumn("{task.fields[note]}")
     with Progress(*columns, console=console) as progress, _elsewhere(job) as pipe:
@@ -95,11 +97,8 @@ def demo(out: Path, seed: int = 0, seconds: float = 20.0, checkpoint: Path | Non
         missing = _film([runs[agent][0] for agent in FILMED], out, progress)
         runs |= live.true_runs()
     console.print(_table(runs))
-    console.print(f"Paths, speed and model error over time: {out / 'demo.png'}", soft_wrap=True)
-    if missing:
-        console.print(f"[yellow]{missing}[/]")
-    else:
-        console.print(f"Adapting and frozen, side by side: {out / 'demo.mp4'}, demo.gif", soft_wrap=True)
+    console.print(missing or f"The film: {out / 'demo.mp4'}", soft_wrap=True, markup=False)
+    console.print(f"The figure: {out / 'demo.png'}", soft_wrap=True, markup=False)
 
 
 def _drive(job: _Job, agent: str, seed: int, tell: Tell) -> Run:
@@ -160,9 +159,9 @@ def _table(runs: dict[str, list[Run]]) -> Table:
         box=box.SIMPLE_HEAD,
         padding=0,
     )
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for name in ("runs", "score", "off path [cm]", "model error", "p50/p99 [ms]"):
-        table.add_column(f"  {name}", justify="right", no_wrap=True)
+        table.add_column(Text(f" {name}"), justify="right", no_wrap=True)
     for agent, done in runs.items():
         damage = tuple(conditions.parse(text) for text in done[0].perturbations)
         after, dt = from_onset(damage, done[0].spec.dt), done[0].spec.dt

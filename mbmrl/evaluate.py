@@ -389,12 +389,23 @@ def ratio(rows: Sequence[Row], column: str, agent: str, other: str) -> Interval:
 
 
 def _pivot(rows: Sequence[Row], column: str, agents: Sequence[str]) -> Float[np.ndarray, "c e k"]:
-    cells: dict[tuple[str, str], list[float]] = {}
+    """A value for each condition, episode and agent.
+
+    An agent that drove fewer episodes than another (the oracle is slow) stands beside each of the
+    other's with its mean on the same condition and path.
+    """
+    cells: dict[tuple[str, str], dict[str, list[float]]] = {}
     # a stable sort, so that rows of several checkpoints are paired in the order they came
-    for row in sorted(rows, key=lambda r: (r.path, r.seed)):
-        cells.setdefault((row.perturbation, row.agent), []).append(getattr(row, column))
-    names = sorted({row.perturbation for row in rows})
-    return np.array([[cells[name, a] for a in agents] for name in names], float).swapaxes(1, 2)
+    for row in sorted(rows, key=lambda r: r.seed):
+        cell = cells.setdefault((row.perturbation, row.path), {a: [] for a in agents})
+        if row.agent in cell:
+            cell[row.agent].append(getattr(row, column))
+    by_condition: dict[str, list[Float[np.ndarray, "e k"]]] = {}
+    for (name, _), cell in sorted(cells.items()):
+        most = max(len(values) for values in cell.values())
+        columns = [v if len(v) == most else [float(np.mean(v))] * most for v in cell.values()]
+        by_condition.setdefault(name, []).append(np.array(columns, float).T)
+    return np.stack([np.concatenate(parts) for parts in by_condition.values()])
 
 
 def groups(rows: Sequence[Row]) -> dict[str, list[Row]]:

@@ -14,9 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from mbmrl import conditions, log, tasks
 from mbmrl.log import Run
+from robots.perturbations.base import Perturbation
 
 # Okabe and Ito's palette, which colour-blind people can tell apart; red stays for damage.
 COLOURS = {
@@ -64,9 +66,9 @@ def title(agent: str) -> str:
     return TITLES.get(agent, agent)
 
 
-def words(perturbation: str) -> str:
-    """A perturbation's text, without its times, to be read aloud."""
-    text = conditions.text([conditions.parse(perturbation)])
+def words(perturbation: Perturbation) -> str:
+    """A perturbation, but for its times, to be read aloud."""
+    text = conditions.text([perturbation])
     return text.replace("_", " ").replace("=", " ").replace(":", ": ").replace(",", ", ")
 
 
@@ -133,7 +135,7 @@ def _note(axes: Axes, onset: float, run: Run) -> None:
     began = [p for p, start in zip(run.perturbations, run.onsets, strict=True) if start == onset]
     late = onset > 0.6 * run.time[-1]
     axes.annotate(
-        " + ".join(words(p) for p in began),
+        " + ".join(words(conditions.parse(p)) for p in began),
         (onset, 1.0),
         (-4 if late else 4, 3),
         xycoords=("data", "axes fraction"),
@@ -210,11 +212,14 @@ def _model_error(axes: Axes, run: Run) -> None:
     """Of the prior, dotted, and of the model that planned; a bar where the gate was open."""
     second = round(1 / run.spec.dt)
     prior, adapted = (smooth(run.info(f"pred_error_{w}"), second) for w in ("prior", "adapted"))
-    axes.semilogy(run.time, adapted, color=colour(run.agent))
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.plot(run.time, adapted, color=colour(run.agent))
     gate = run.info("gate")
     if np.isfinite(gate).any():
-        axes.semilogy(run.time, prior, color=colour(run.agent), lw=1.2, ls=":")
+        axes.plot(run.time, prior, color=colour(run.agent), lw=1.2, ls=":")
         open_ = np.nan_to_num(gate) > 0.5
         band = axes.get_xaxis_transform()
         axes.fill_between(

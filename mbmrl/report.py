@@ -1,10 +1,17 @@
-"""Rows of an evaluation as tables."""
+"""Rows of one or several evaluations as tables: ``python -m mbmrl.report ROWS.json …``.
+
+Rows of several checkpoints (training seeds) are pooled, paired by condition, path and seed.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from mbmrl.evaluate import Row, difference, groups, mean, ratio
@@ -66,3 +73,15 @@ def _table(title: str, columns: Sequence[str]) -> Table:
     for k, column in enumerate(columns):
         table.add_column(column, justify="left" if k == 0 else "right")
     return table
+
+
+def main(files: Sequence[str]) -> None:
+    """Print the tables of the rows in the files; the first agent is compared with the others."""
+    rows = [Row.from_json(row) for file in files for row in json.loads(Path(file).read_text())]
+    console = Console(width=140)
+    console.print(agents_table(rows))
+    console.print(comparison_table(rows))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -75,9 +75,14 @@ SETTINGS: dict[str, Settings] = {
     ),
     "cheetah": Settings(
         hidden=(256, 256),
-        planner="mppi",
-        plan={"horizon": 12, "num_samples": (128, 96, 96), "num_knots": 6},
+        plan={"horizon": 12, "num_samples": (96, 64, 64), "num_knots": 6},
         true_plan={"horizon": 12, "num_samples": (64, 48, 48), "num_knots": 6},
+        episode_s=10.0,
+        babble=192,
+        expert=32,
+        rounds=2,
+        on_policy=96,
+        lanes=16,
     ),
 }
 

@@ -19,6 +19,8 @@ from PIL import Image, ImageDraw, ImageFont
 from mbmrl import log
 from mbmrl.log import Run
 from mbmrl.plot import DAMAGE, FAINT, INK, colour, smooth, title, words
+from mbmrl.scene import Scene
+from robots.perturbations.base import Perturbation
 
 WIDTH, HEADER, VIEW, CHARTS = 480, 40, 360, 144
 """Width of a side, heights of the header, of the view and of the curves [pixels]."""
@@ -55,9 +57,6 @@ def render(runs: Sequence[Run], path: Path, watch: Callable[[int], None] = lambd
     Raises:
         NoOpenGL: this machine cannot render; the message says what to install.
     """
-    # Here, so that all else works where scipy's or MuJoCo's graphics do not.
-    from mbmrl.scene import Scene
-
     size = (WIDTH * len(runs), HEADER + VIEW + CHARTS)
     ticks = min(len(run.time) for run in runs)
     charts = _charts(runs, ticks)
@@ -72,7 +71,7 @@ def render(runs: Sequence[Run], path: Path, watch: Callable[[int], None] = lambd
         for tick in range(1, ticks):
             page = Image.new("RGB", _point(*size), "white")
             draw = ImageDraw.Draw(page, "RGBA")
-            _header(draw, runs[0], tick, size[0])
+            _header(draw, runs[0].time[tick], scenes[0].active(tick - 1), size[0])
             for k, (run, scene) in enumerate(zip(runs, scenes, strict=True)):
                 page.paste(Image.fromarray(scene.draw(tick - 1)), _point(k * WIDTH, HEADER))
                 _numbers(draw, run, tick, k * WIDTH)
@@ -110,35 +109,37 @@ class _Chart:
     Attributes:
         name: with the unit.
         time: of each tick [s].
-        values: of each run, as drawn: logarithms where ``ticks`` say so.
+        values: of each run, as drawn, which may be logarithms.
         colours: of each run.
-        ticks: where the vertical axis is labelled, and how.
+        marks: where the vertical axis is labelled, and how.
         onset: where the red line stands [s].
+        end: of the horizontal axis [s].
     """
 
     name: str
     time: Float[np.ndarray, " t"]
     values: Float[np.ndarray, "r t"]
     colours: list[str]
-    ticks: dict[float, str]
+    marks: dict[float, str]
     onset: float
+    end: float
 
     def draw(self, draw: ImageDraw.ImageDraw, tick: int, x: int, y: int, width: int) -> None:
         """Draw what is known at a tick into a box with its corner at (x, y)."""
-        low, high = min(self.ticks), max(self.ticks)
+        low, high = min(self.marks), max(self.marks)
         left, right, top, bottom = x + 44, x + width - 14, y + 28, y + CHARTS - 20
 
         def at(time: np.ndarray, value: np.ndarray) -> Float[np.ndarray, "k 2"]:
-            across = left + (right - left) * time / self.time[-1]
+            across = left + (right - left) * time / self.end
             down = bottom - (bottom - top) * np.clip((value - low) / (high - low), 0, 1)
             return SCALE * np.stack(np.broadcast_arrays(across, down), -1)
 
         draw.text(_point(left, y + 8), self.name, INK, _font(12))
-        for value, label in self.ticks.items():
+        for value, label in self.marks.items():
             height = at(self.time[[0, -1]], np.full(2, value))
             draw.line([*height.ravel()], GRID, SCALE)
             draw.text((SCALE * (left - 6), height[0, 1]), label, FAINT, _font(11), anchor="rm")
-        for second in range(0, math.floor(self.time[-1]) + 1, 5):
+        for second in range(0, math.floor(self.end) + 1, 5):
             ((across, down),) = at(np.array([second]), np.array([low]))
             draw.text((across, down + 4 * SCALE), f"{second} s", FAINT, _font(10), anchor="ma")
         if self.onset <= self.time[tick]:
@@ -156,48 +157,45 @@ class _Chart:
 
 def _charts(runs: Sequence[Run], ticks: int) -> list[_Chart]:
     """Distance from the path, or else speed, and the model's error."""
-    first, charts = runs[0], []
-    about = first.time[:ticks], [colour(run.agent) for run in runs]
+    first = runs[0]
+    colours, end = [colour(run.agent) for run in runs], ticks * first.spec.dt
+
+    def chart(name: str, values: np.ndarray, marks: dict[float, str]) -> _Chart:
+        return _Chart(name, first.time[:ticks], values, colours, marks, first.onset, end)
+
     if _follows(first):
         off = np.stack([100 * run.log.cross_track[:ticks, 0] for run in runs])
-        top = max(5, math.ceil(off.max() / 5) * 5)
-        marks = {value: f"{value:g}" for value in (0.0, top / 2, float(top))}
-        charts.append(_Chart("off the path [cm]", about[0], off, about[1], marks, first.onset))
+        top = max(5.0, math.ceil(off.max() / 5) * 5)
+        charts = [chart("off the path [cm]", off, {v: f"{v:g}" for v in (0.0, top / 2, top)})]
     else:
         speed = np.stack([run.obs("vx")[:ticks] for run in runs])
-        marks = {
-            float(v): f"{v:g}"
-            for v in range(min(0, math.floor(speed.min())), math.ceil(speed.max()) + 1)
-        }
-        charts.append(_Chart("forward speed [m/s]", about[0], speed, about[1], marks, first.onset))
+        low, high = min(0, math.floor(speed.min())), math.ceil(speed.max())
+        marks = {float(v): f"{v}" for v in range(low, high + 1)}
+        charts = [chart("forward speed [m/s]", speed, marks)]
     error = np.stack([_error(run)[:ticks] for run in runs])
     if np.isfinite(error).any():
         logs = np.log10(np.maximum(error, 1e-9))
-        low, high = math.floor(np.nanmin(logs)), math.ceil(np.nanmax(logs))
+        low, high = (f(np.nanpercentile(logs, q)) for f, q in ((math.floor, 2), (math.ceil, 98)))
         marks = {float(k): f"{10.0**k:g}" for k in range(low, max(high, low + 1) + 1)}
-        charts.append(_Chart("model error", about[0], logs, about[1], marks, first.onset))
+        charts.append(chart("model error", logs, marks))
     return charts
 
 
-def _header(draw: ImageDraw.ImageDraw, run: Run, tick: int, width: int) -> None:
+def _header(
+    draw: ImageDraw.ImageDraw, now: float, active: Sequence[Perturbation], width: int
+) -> None:
     """The time, and what is wrong with the robot."""
-    now = run.time[tick]
-    middle = HEADER // 2
+    middle, font = HEADER // 2, _font(15, bold=True)
     draw.text(_point(14, middle), f"{now:4.1f} s", INK, _font(18, bold=True), anchor="lm")
-    began = [
-        f"{words(what)}, since {onset:.1f} s"
-        for what, onset in zip(run.perturbations, run.onsets, strict=True)
-        if onset <= now
-    ]
-    font = _font(15, bold=True)
-    if not began:
+    if not active:
         draw.text(_point(width - 14, middle), "undamaged", FAINT, font, anchor="rm")
         return
+    text = " + ".join(f"{words(p)}, since {p.onset:.1f} s" for p in active)
     place = _point(width - 20, middle)
-    x0, y0, x1, y1 = draw.textbbox(place, " + ".join(began), font, anchor="rm")
+    x0, y0, x1, y1 = draw.textbbox(place, text, font, anchor="rm")
     box = (x0 - 10 * SCALE, y0 - 5 * SCALE, x1 + 10 * SCALE, y1 + 5 * SCALE)
     draw.rounded_rectangle(box, 6 * SCALE, DAMAGE)
-    draw.text(place, " + ".join(began), "white", font, anchor="rm")
+    draw.text(place, text, "white", font, anchor="rm")
 
 
 def _numbers(draw: ImageDraw.ImageDraw, run: Run, tick: int, x: int) -> None:

@@ -139,7 +139,9 @@ def lock_joint(model: mujoco.MjModel, joint: str) -> None:
     damping does not.
     """
     scale_actuator(model, joint, 0.0)
-    model.dof_frictionloss[model.joint(joint).dofadr[0]] = 1e3
+    dof = model.joint(joint).dofadr[0]
+    model.dof_frictionloss[dof] = 1e3
+    model.dof_solimp[dof, :2] = 0.9999
 
 
 def _actuators(model: mujoco.MjModel, joint: str) -> list[int]:
