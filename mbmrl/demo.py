@@ -195,7 +195,10 @@ def _elsewhere(job: _Job) -> Iterator[Connection]:
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=_true_runs, args=(job, there), daemon=True)
+    # Ctrl-C is for this process alone, which ends the other one itself.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     process.start()
+    signal.signal(signal.SIGINT, handler)
     there.close()
     try:
         yield here
@@ -207,7 +210,6 @@ def _elsewhere(job: _Job) -> Iterator[Connection]:
 
 def _true_runs(job: _Job, pipe: Connection) -> None:
     """What that process does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     for agent in TRUE:
         pipe.send(_drive(job, agent, job.seed, lambda *news: pipe.send(news)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import multiprocessing
+import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
@@ -217,14 +218,22 @@ def evaluate(what: Evaluation, *, jobs: int = 1, watch: Watch = lambda ticks: No
     if jobs == 1:
         return [row for b in batches for row in _drive(what, b, timing[b.agent], watch)]
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, torch.set_num_threads, (1,)) as pool:
+    with ProcessPoolExecutor(jobs, context, _start_worker) as pool:
         futures = {pool.submit(_drive, what, b, timing[b.agent]): b for b in batches}
         try:
             for future in as_completed(futures):
                 watch(len(futures[future].lanes) * what.ticks)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        except BaseException:  # Ctrl-C above all: nobody waits for what is still being driven
+            for process in list(pool._processes.values()):
+                process.terminate()
+            raise
         return [row for future in futures for row in future.result()]
+
+
+def _start_worker() -> None:
+    """Ctrl-C reaches every process of a terminal; the one that the user started deals with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
 
 
 def time_alone(what: Evaluation, agent: str) -> Timing:
@@ -403,7 +412,8 @@ def _pivot(rows: Sequence[Row], column: str, agents: Sequence[str]) -> Float[np.
     by_condition: dict[str, list[Float[np.ndarray, "e k"]]] = {}
     for (name, _), cell in sorted(cells.items()):
         most = max(len(values) for values in cell.values())
-        columns = [v if len(v) == most else [float(np.mean(v))] * most for v in cell.values()]
+        values = [cell[a] for a in agents]
+        columns = [v if len(v) == most else [float(np.mean(v))] * most for v in values]
         by_condition.setdefault(name, []).append(np.array(columns, float).T)
     return np.stack([np.concatenate(parts) for parts in by_condition.values()])
 

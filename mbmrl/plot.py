@@ -100,10 +100,12 @@ def plot_comparison(runs: Sequence[Run], path: Path) -> None:
         path: of the PNG; its folder exists.
     """
     first = runs[0]
-    panels: list[tuple[Callable[[Axes, Run], None], str]] = [(_speed, "forward speed [m/s]")]
+    panels: list[tuple[Callable[[Axes, Run], None], str]] = []
+    if "vx" in first.spec.state:
+        panels.append((_speed, "forward speed [m/s]\ndotted: the target"))
     if np.isfinite(first.log.cross_track).any():
         panels.append((_cross_track, "off the path [cm]"))
-    elif "pitch" in (f.name for f in first.spec.obs):
+    elif "pitch" in first.spec.state:
         panels.append((_pitch, "pitch [rad]"))
     if any(np.isfinite(run.info("pred_error_prior")).any() for run in runs):
         panels.append((_model_error, "model error [σ²]"))
@@ -122,7 +124,6 @@ def plot_comparison(runs: Sequence[Run], path: Path) -> None:
                 axes.axvline(onset, color=DAMAGE, lw=1.2)
         for onset in set(first.onsets):
             _note(rows[0], onset, first)
-        _limit(rows[0], _target_speed(first), "target")
         rows[-1].set_xlabel("time [s]")
         rows[-1].set_xlim(0, first.time[-1] + first.spec.dt)
         _legend(figure, runs)
@@ -144,22 +145,6 @@ def _note(axes: Axes, onset: float, run: Run) -> None:
         va="bottom",
         color=DAMAGE,
         weight="bold",
-    )
-
-
-def _limit(axes: Axes, value: float, name: str) -> None:
-    """A dotted line across, with its name at its right end."""
-    axes.axhline(value, color=INK, lw=1, ls=":")
-    axes.annotate(
-        name,
-        (1.0, value),
-        (-2, 2),
-        xycoords=("axes fraction", "data"),
-        textcoords="offset points",
-        ha="right",
-        va="bottom",
-        fontsize=8,
-        color=INK,
     )
 
 
@@ -192,11 +177,8 @@ def _paths(axes: Axes, runs: Sequence[Run]) -> None:
 def _speed(axes: Axes, run: Run) -> None:
     speed = smooth(run.obs("vx"), round(1 / run.spec.dt))
     axes.plot(run.time, speed, color=colour(run.agent))
-
-
-def _target_speed(run: Run) -> float:
     task = tasks.make("path" if run.path else "speed", run.spec, [run.path])
-    return float(getattr(task, "speed", math.nan))
+    axes.axhline(getattr(task, "speed", math.nan), color=INK, lw=1, ls=":")
 
 
 def _cross_track(axes: Axes, run: Run) -> None:

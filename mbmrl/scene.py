@@ -37,7 +37,9 @@ BACKENDS = {"Darwin": ("cgl",), "Windows": ("glfw",)}.get(platform.system(), ("e
 
 DISTANCE, PLANAR_DISTANCE = 4.4, 3.0  # of the camera, in radii of the robot
 LOOK_S, TURN_S, TILT_S = 0.5, 2.0, 0.3  # how smoothly the camera moves, turns and tilts [s]
+TRAIL_S = 30.0  # how far back the robot's way is drawn [s]
 AHEAD_S = 2.0  # how far ahead the target is marked [s]
+MORE = 0.8  # of the path, beyond what the run has time for [m]
 STRIDE = 5  # points of the path to one tile
 DOWN = np.array([0.0, 0.0, -1.0])
 
@@ -87,7 +89,7 @@ def painted(
     """
     model = copy.copy(robot.nominal)
     torso = np.flatnonzero(model.geom_bodyid == model.body(robot.torso).id)
-    largest = torso[model.geom_rbound[torso].argmax()]
+    largest = torso[np.argsort(model.geom_rbound[torso])[-1:]]
     model.geom_rgba[largest], model.geom_matid[largest] = to_rgba(paint), -1
     model.vis.headlight.ambient *= 0.75
     model.vis.headlight.diffuse *= 0.75
@@ -220,6 +222,7 @@ class Scene:
             azimuth = np.full(len(look), 90.0)
         gravity = np.array([self.model(k).opt.gravity for k in range(len(look))])
         gravity = gaussian_filter1d(gravity, TILT_S * per_second, axis=0, mode="nearest")
+        gravity += 1e-6 * DOWN  # where nothing is left of it
         upright = [Rotation.align_vectors(g[None], DOWN[None])[0] for g in gravity]
         return look, azimuth, Rotation.concatenate(upright)
 
@@ -257,7 +260,7 @@ class Scene:
             reached.append(float(task.schedule[0]))
         soon = np.array(reached) + AHEAD_S * task.speed
         at = np.round(soon / task.STEP).astype(int)
-        length = task.speed * len(reached) * run.spec.dt
+        length = task.speed * len(reached) * run.spec.dt + MORE
         return points[: round(length / task.STEP) : STRIDE], points[at.clip(max=len(points) - 1)]
 
     def _draw_ground(self, tick: int) -> None:
@@ -278,7 +281,8 @@ class Scene:
 
     def _draw_trail(self, tick: int) -> None:
         rgba = to_rgba(colour(self.run.agent))
-        way = self._places[: tick + 1, :2]
+        oldest = max(0, tick - round(TRAIL_S / self.run.spec.dt))
+        way = self._places[oldest : tick + 1, :2]
         for start, end in itertools.pairwise(way):
             (dx, dy), (x, y) = end - start, (start + end) / 2
             half = np.hypot(dx, dy) / 2 + 0.004

@@ -17,13 +17,17 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 
 from mbmrl import log
+from mbmrl.evaluate import from_onset
 from mbmrl.log import Run
 from mbmrl.plot import DAMAGE, FAINT, INK, colour, smooth, title, words
 from mbmrl.scene import Scene
 from robots.perturbations.base import Perturbation
 
-WIDTH, HEADER, VIEW, CHARTS = 480, 40, 360, 144
-"""Width of a side, heights of the header, of the view and of the curves [pixels]."""
+WIDTH = 480
+"""Of a side [pixels]."""
+HEADER, VIEW, NUMBERS, CHARTS = 40, 360, 56, 144
+"""Heights of what stands below each other [pixels]."""
+HEIGHT = HEADER + VIEW + NUMBERS + CHARTS
 SCALE = 2
 """Everything is drawn so much larger and then reduced: that is what smooths it."""
 GRID = "#E8EAED"
@@ -56,9 +60,12 @@ def render(runs: Sequence[Run], path: Path, watch: Callable[[int], None] = lambd
 
     Raises:
         NoOpenGL: this machine cannot render; the message says what to install.
+        ValueError: there is nothing to see.
     """
-    size = (WIDTH * len(runs), HEADER + VIEW + CHARTS)
+    size = (WIDTH * len(runs), HEIGHT)
     ticks = min(len(run.time) for run in runs)
+    if ticks < 2:
+        raise ValueError("no video of a single tick")
     charts = _charts(runs, ticks)
     with ExitStack() as stack:
         scenes = [stack.enter_context(Scene(r, WIDTH * SCALE, VIEW * SCALE)) for r in runs]
@@ -70,18 +77,19 @@ def render(runs: Sequence[Run], path: Path, watch: Callable[[int], None] = lambd
         writer.send(None)
         for tick in range(1, ticks):
             page = Image.new("RGB", _point(*size), "white")
-            draw = ImageDraw.Draw(page, "RGBA")
+            draw = ImageDraw.Draw(page)
             _header(draw, runs[0].time[tick], scenes[0].active(tick - 1), size[0])
             for k, (run, scene) in enumerate(zip(runs, scenes, strict=True)):
                 page.paste(Image.fromarray(scene.draw(tick - 1)), _point(k * WIDTH, HEADER))
-                _numbers(draw, run, tick, k * WIDTH)
-                draw.line(_box(k * WIDTH, HEADER, k * WIDTH, HEADER + VIEW), "white", 2 * SCALE)
+                _numbers(draw, run, tick, k * WIDTH, from_onset(scene.perturb, run.spec.dt).start)
+            for x in range(WIDTH, size[0], WIDTH):
+                draw.line(_box(x, HEADER, x, HEADER + VIEW), "white", 2 * SCALE)
             if 0 <= runs[0].time[tick] - runs[0].onset < ALARM_S:
                 box = _box(1, HEADER + 1, size[0] - 2, HEADER + VIEW - 2)
                 draw.rectangle(box, outline=DAMAGE, width=4 * SCALE)
             for k, chart in enumerate(charts):
                 width = size[0] // len(charts)
-                chart.draw(draw, tick, k * width, HEADER + VIEW, width)
+                chart.draw(draw, tick, k * width, HEIGHT - CHARTS, width)
             writer.send(page.reduce(SCALE).tobytes())
             watch(tick)
 
@@ -139,9 +147,10 @@ class _Chart:
             height = at(self.time[[0, -1]], np.full(2, value))
             draw.line([*height.ravel()], GRID, SCALE)
             draw.text((SCALE * (left - 6), height[0, 1]), label, FAINT, _font(11), anchor="rm")
-        for second in range(0, math.floor(self.end) + 1, 5):
+        step = next((s for s in (1, 2, 5, 10, 20, 60, 120) if self.end / s <= 6), self.end / 5)
+        for second in np.arange(0, self.end + 1e-9, step):
             ((across, down),) = at(np.array([second]), np.array([low]))
-            draw.text((across, down + 4 * SCALE), f"{second} s", FAINT, _font(10), anchor="ma")
+            draw.text((across, down + 4 * SCALE), f"{second:.0f} s", FAINT, _font(10), anchor="ma")
         if self.onset <= self.time[tick]:
             line = at(np.full(2, self.onset), np.array([low, high]))
             draw.line([*line.ravel()], DAMAGE, 2 * SCALE)
@@ -185,12 +194,14 @@ def _header(
     draw: ImageDraw.ImageDraw, now: float, active: Sequence[Perturbation], width: int
 ) -> None:
     """The time, and what is wrong with the robot."""
-    middle, font = HEADER // 2, _font(15, bold=True)
+    middle = HEADER // 2
     draw.text(_point(14, middle), f"{now:4.1f} s", INK, _font(18, bold=True), anchor="lm")
     if not active:
-        draw.text(_point(width - 14, middle), "undamaged", FAINT, font, anchor="rm")
+        draw.text(_point(width - 14, middle), "undamaged", FAINT, _font(15), anchor="rm")
         return
     text = " + ".join(f"{words(p)}, since {p.onset:.1f} s" for p in active)
+    sizes = (_font(size, bold=True) for size in range(15, 4, -1))
+    font = next((f for f in sizes if f.getlength(text) < SCALE * (width - 120)), _font(5))
     place = _point(width - 20, middle)
     x0, y0, x1, y1 = draw.textbbox(place, text, font, anchor="rm")
     box = (x0 - 10 * SCALE, y0 - 5 * SCALE, x1 + 10 * SCALE, y1 + 5 * SCALE)
@@ -198,11 +209,10 @@ def _header(
     draw.text(place, text, "white", font, anchor="rm")
 
 
-def _numbers(draw: ImageDraw.ImageDraw, run: Run, tick: int, x: int) -> None:
-    """Who drives, and how it is going."""
-    top = HEADER + VIEW - 56
-    draw.rectangle(_box(x, top, x + WIDTH, HEADER + VIEW), (255, 255, 255, 215))
-    draw.rectangle(_box(x, top, x + 6, HEADER + VIEW), colour(run.agent))
+def _numbers(draw: ImageDraw.ImageDraw, run: Run, tick: int, x: int, struck: int) -> None:
+    """Who drives, and how it is going: since it was struck, if it was."""
+    top = HEADER + VIEW
+    draw.rectangle(_box(x, top, x + 6, top + NUMBERS), colour(run.agent))
     draw.text(_point(x + 18, top + 8), title(run.agent), INK, _font(16, bold=True))
     parts = []
     if _follows(run):
@@ -212,10 +222,9 @@ def _numbers(draw: ImageDraw.ImageDraw, run: Run, tick: int, x: int) -> None:
     error = _error(run)[tick]
     if math.isfinite(error):
         parts.append(f"model error {error:4.2f}")
-    damaged = run.time[tick] > run.onset
-    start = int(np.searchsorted(run.time, run.onset, side="right")) if damaged else 0
-    since = " since damage" if damaged else ""
-    parts.append(f"score{since} {run.log.gain[start : tick + 1, 0].mean():4.2f}")
+    damaged = bool(run.onsets) and tick >= struck
+    score = run.log.gain[struck if damaged else 0 : tick + 1, 0].mean()
+    parts.append(f"score{' since damage' if damaged else ''} {score:4.2f}")
     draw.text(_point(x + 18, top + 31), "    ".join(parts), INK, _font(13))
 
 

@@ -188,7 +188,7 @@ def test_run_records_what_happened(folder: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(found.log.obs[0, 0], robot.read(), rtol=1e-6)
 
 
-def test_a_run_without_perturb_is_perturbed_all_the_same(tmp_path: Path) -> None:
+def test_known_mistake_9_a_run_without_perturb_is_perturbed_all_the_same(tmp_path: Path) -> None:
     args = ["run", "--robot", SIM, "--adapter", "zero", "--seconds", 1]
     assert command(*args, "--out", tmp_path / "some") == 0
     assert command(*args, "--perturb", "none", "--out", tmp_path / "none") == 0
@@ -249,7 +249,7 @@ def test_what_nobody_foresaw_is_raised_and_the_robot_stopped(
 # --- eval -------------------------------------------------------------------------------------
 
 
-def test_eval_without_perturb_drives_the_whole_test_suite(
+def test_known_mistake_9_eval_without_perturb_drives_the_whole_test_suite(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "rows.json"

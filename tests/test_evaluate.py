@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from mbmrl import bench, conditions, evaluate, registry, report, settings
 from mbmrl.checkpoint import CheckpointError
@@ -101,6 +103,15 @@ def test_two_processes_give_the_same_rows(folder: Path) -> None:
     shared = evaluate.evaluate(what, jobs=2, watch=ticks.append)
     assert [r.to_json() for r in untimed(alone)] == [r.to_json() for r in untimed(shared)]
     assert sum(ticks) == what.robot_ticks
+
+
+def test_an_interrupt_waits_for_no_process(folder: Path) -> None:
+    def interrupt(ticks: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.evaluate(some(folder, agents=("zero",), episodes=20), jobs=2, watch=interrupt)
+    assert multiprocessing.active_children() == []
 
 
 def test_agents_meet_the_same_robots(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,6 +332,12 @@ def test_rows_are_paired_by_condition_path_and_seed() -> None:
     assert evaluate.ratio(rows, "score", "a", "b").estimate == pytest.approx(3.5 / 2.5)
 
 
+def test_an_agent_that_drove_less_stands_beside_each_episode_with_its_mean() -> None:
+    rows = [row("a", seed=s, score=float(s)) for s in range(4)]
+    rows += [row("oracle", seed=s, score=s + 1.0) for s in range(2)]
+    assert evaluate.difference(rows, "score", "a", "oracle").estimate == pytest.approx(0.0)
+
+
 def test_a_ratio_to_nothing_is_a_dash() -> None:
     rows = [row(agent, seed=s, score=0.0) for agent in "ab" for s in range(2)]
     assert evaluate.ratio(rows, "score", "a", "b").text() == "–"
@@ -343,9 +360,18 @@ def test_groups_of_a_suite() -> None:
     assert list(evaluate.groups(rows[:1])) == ["all"]
 
 
-def test_tables_tell_agents_apart() -> None:
-    from rich.console import Console
+def test_rows_of_several_checkpoints_are_reported_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for k in range(2):
+        rows = [row(a, WEAK, seed=s, score=0.5 + 0.2 * k) for a in "ab" for s in range(3)]
+        (tmp_path / f"{k}.json").write_text(json.dumps([r.to_json() for r in rows]))
+    report.main([str(tmp_path / "0.json"), str(tmp_path / "1.json")])
+    told = capsys.readouterr().out
+    assert "0.60 [" in told and " 6 " in told
 
+
+def test_tables_tell_agents_apart() -> None:
     rows = [
         row(agent, text, seed=s, score=score, cross_track_m=0.02, fell=agent == "frozen")
         for agent, score in (("default", 0.8), ("frozen", 0.4), ("oracle", 1.0))

@@ -112,7 +112,7 @@ def test_adapting_saves_a_robot_whose_motor_turns_round() -> None:
 # --- known mistakes ---------------------------------------------------------------------------
 
 
-def test_nothing_adapted_survives_a_reset() -> None:
+def test_known_mistake_5_nothing_adapted_survives_a_reset() -> None:
     """After a reset an agent plans exactly as a fresh one, at its first tick and later on."""
     cem = partial(CEM, SPEC.act_low, SPEC.act_high, SPEC.rest, num_samples=(24,))
     used, fresh = (make_agent(Bayes, cem()) for _ in range(2))
@@ -136,7 +136,7 @@ def test_a_reset_forgets_what_was_adapted_before_any_new_transition() -> None:
     assert agent.model.rollout()(obs, acts)[..., 0].item() == pytest.approx(DT)
 
 
-def test_what_is_reported_is_what_was_planned_for() -> None:
+def test_known_mistake_6_what_is_reported_is_what_was_planned_for() -> None:
     """The recorded cost is the very function that the planner minimises."""
     agent = make_agent()
     given = []
@@ -155,7 +155,7 @@ def test_what_is_reported_is_what_was_planned_for() -> None:
         np.testing.assert_array_equal(log.cost[k], given[0](obs[k], act[k])[:, 0])
 
 
-def test_the_history_holds_what_was_really_sent() -> None:
+def test_known_mistake_10_the_history_holds_what_was_really_sent() -> None:
     """The robot clips, and fills one array again and again."""
     seen = []
 

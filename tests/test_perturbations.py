@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 
 import mujoco
 import numpy as np
@@ -12,33 +11,29 @@ import pytest
 
 from mbmrl import conditions, registry
 from mbmrl.conditions import parse, starting, text
-from robots.perturbations.base import Perturbation, PerturbationError
+from robots.perturbations.base import Perturbation, PerturbationError, subtree
 from robots.perturbations.damaged_leg import DamagedLeg
 from robots.perturbations.payload import Payload
 from robots.sim import SimRobot
 
-SIMULATED = [
-    name for name in registry.names("robots") if issubclass(registry.load("robots", name), SimRobot)
-]
-PAIRS = [
-    (robot, kind.name)
-    for robot in SIMULATED
-    for kind in conditions.kinds_for(registry.load("robots", robot)())
-]
+CLASSES = {name: registry.load("robots", name) for name in registry.names("robots")}
+SIMULATED = [name for name, cls in CLASSES.items() if issubclass(cls, SimRobot)]
+KINDS = {name: conditions.kinds_for(CLASSES[name]()) for name in SIMULATED}
+PAIRS = [(robot, kind.name) for robot, kinds in KINDS.items() for kind in kinds]
 MAGNITUDES = ("scale", "mass", "gravcomp", "angle")
 GRAVITY = 9.81  # [m/s²]
 
 
 def make(name: str, *perturb: str | Perturbation, seed: int = 0) -> SimRobot:
     parsed = [parse(p) if isinstance(p, str) else p for p in perturb]
-    robot = registry.load("robots", name)(parsed, seed=seed)
+    robot = CLASSES[name](parsed, seed=seed)
     robot.reset()
     return robot
 
 
 def draw(robot: str, kind: str, split: str, count: int) -> list[Perturbation]:
     rng = np.random.default_rng(0)
-    cls, on = registry.load("perturbations", kind), registry.load("robots", robot)()
+    cls, on = next(k for k in KINDS[robot] if k.name == kind), CLASSES[robot]()
     return [cls.sample(on, rng, split) for _ in range(count)]
 
 
@@ -61,22 +56,11 @@ def joints(robot: SimRobot) -> list[str]:
     return [joint for leg in robot.legs.values() for joint in leg.joints]
 
 
-def floor_contacts(robot: SimRobot, bodies: Sequence[str]) -> list[mujoco.MjContact]:
-    """Contacts of the bodies with the world."""
-    ids = {robot.model.body(b).id for b in bodies}
-    of_geom = robot.model.geom_bodyid
-    return [
-        c for c in robot.data.contact if {0, *of_geom[c.geom]} - {0} & ids and 0 in of_geom[c.geom]
-    ]
-
-
-def leg_bodies(robot: SimRobot, leg: str) -> list[str]:
-    model, root = robot.model, robot.model.body(robot.legs[leg].body).id
-    inside = {root}
-    for b in range(root + 1, model.nbody):
-        if model.body_parentid[b] in inside:
-            inside.add(b)
-    return [model.body(b).name for b in inside]
+def floor_contacts(robot: SimRobot, leg: str) -> list[float]:
+    """Friction of each contact between a leg and the world."""
+    of_geom, limb = robot.model.geom_bodyid, subtree(robot.model, robot.legs[leg].body)
+    pairs = ((sorted(of_geom[c.geom]), c.friction[0]) for c in robot.data.contact)
+    return [friction for (low, high), friction in pairs if low == 0 and high in limb]
 
 
 # --- the contract -----------------------------------------------------------------------------
@@ -102,8 +86,9 @@ def test_train_and_test_are_disjoint(robot: str, kind: str) -> None:
     ]
     if of_place:
         assert not of_place[0] & of_place[1]
-        assert all(p.held_out(make(robot)) for p in test)
-        assert not any(p.held_out(make(robot)) for p in train)
+        on = make(robot)
+        assert all(p.held_out(on) for p in test)
+        assert not any(p.held_out(on) for p in train)
     names = [f.name for f in dataclasses.fields(train[0]) if f.name in MAGNITUDES]
     assert names, f"which field of {kind} tells train from test? name it in MAGNITUDES"
     for name in names:
@@ -148,9 +133,9 @@ def test_text_and_back(robot: str, kind: str) -> None:
 def test_what_is_drawn_together_can_act_together(robot: str) -> None:
     rng = np.random.default_rng(0)
     for count in (1, 2, 3):
-        condition = conditions.sample(registry.load("robots", robot)(), rng, "train", count)
+        condition = conditions.sample(CLASSES[robot](), rng, "train", count)
         assert len(condition) == count
-        on = registry.load("robots", robot)(starting(condition, 0.1))
+        on = CLASSES[robot](starting(condition, 0.1))
         on.reset()
         on.write(on.spec.rest)
         on.write(on.spec.rest)
@@ -168,6 +153,14 @@ def test_the_suite_is_held_out_and_the_same_each_time(robot: str) -> None:
             perturbation.check(on)
             if perturbation.name.startswith("damaged"):
                 assert perturbation.held_out(on)
+
+
+def test_some_held_out_damage_is_new_even_in_the_mirror() -> None:
+    on = make("hexapod")
+    damage = [c for c in conditions.test_suite(on) if text(c).startswith("damaged_leg")]
+    mirrored = [conditions.mirror_trained(on, condition) for condition in damage]
+    assert any(mirrored)
+    assert not all(mirrored)
 
 
 def test_planar_robots_have_no_sides_to_perturb() -> None:
@@ -244,7 +237,7 @@ def test_bad_times_are_refused_in_code_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("robot", "joint"), [(r, j) for r in SIMULATED for j in joints(registry.load("robots", r)())]
+    ("robot", "joint"), [(r, j) for r in SIMULATED for j in joints(CLASSES[r]())]
 )
 def test_a_locked_joint_stays_where_it_is(robot: str, joint: str) -> None:
     on = make(robot, f"damaged_joint:joint={joint},mode=locked")
@@ -296,15 +289,14 @@ def test_weak_motors_on_one_side() -> None:
 
 @pytest.mark.parametrize("robot", SIMULATED)
 def test_a_missing_leg_touches_nothing_and_weighs_nothing(robot: str) -> None:
-    for leg in registry.load("robots", robot).legs:
+    for leg in CLASSES[robot].legs:
         on = make(robot, f"damaged_leg:leg={leg},mode=missing")
-        gone = leg_bodies(on, leg)
-        ids = [on.model.body(b).id for b in gone]
+        ids = subtree(on.model, on.legs[leg].body)
         assert on.model.body_mass[ids].sum() < 2e-3 * on.nominal.body_mass[ids].sum()
         touched = 0
         for _ in range(round(1.0 / on.spec.dt)):
             on.write(on.spec.rest)
-            assert not floor_contacts(on, gone)
+            assert not floor_contacts(on, leg)
             touched += on.data.ncon
         assert touched
 
@@ -357,33 +349,30 @@ def test_a_payload_moves_the_centre_of_mass_and_adds_its_inertia() -> None:
     np.testing.assert_allclose(tensor(loaded.model), tensor(robot.nominal) + added, atol=1e-9)
 
 
-@pytest.mark.parametrize(("side", "left", "right"), [("both", 0.3, 0.3), ("left", 0.3, 1.0)])
-def test_friction_is_scaled_where_the_feet_touch(side: str, left: float, right: float) -> None:
-    def by_side(robot: SimRobot) -> dict[str, set[float]]:
+@pytest.mark.parametrize(
+    ("robot", "friction", "share"),
+    [
+        ("hexapod", "scale=0.3", {"L": 0.3, "R": 0.3}),
+        ("hexapod", "scale=0.3,side=left", {"L": 0.3, "R": 1.0}),
+        ("hexapod", "scale=0.3,side=right", {"L": 1.0, "R": 0.3}),
+        ("cheetah", "scale=0.3", {"B": 0.3, "F": 0.3}),
+    ],
+)
+def test_friction_is_scaled_where_the_feet_touch(
+    robot: str, friction: str, share: dict[str, float]
+) -> None:
+    def seen(on: SimRobot) -> dict[str, set[float]]:
+        found: dict[str, set[float]] = {side: set() for side in share}
         for _ in range(5):
-            robot.write(robot.spec.rest)
-        return {
-            s: {
-                c.friction[0]
-                for leg in robot.legs
-                if leg[0] == s
-                for c in floor_contacts(robot, leg_bodies(robot, leg))
-            }
-            for s in "LR"
-        }
+            on.write(on.spec.rest)
+            for leg in on.legs:
+                found[leg[0]] |= {round(f, 6) for f in floor_contacts(on, leg)}
+        return found
 
-    healthy = by_side(make("hexapod"))
-    slippery = by_side(make("hexapod", f"friction:scale=0.3,side={side}"))
-    assert len(healthy["L"]) == len(healthy["R"]) == 1
-    assert slippery["L"] == pytest.approx({left * f for f in healthy["L"]})
-    assert slippery["R"] == pytest.approx({right * f for f in healthy["R"]})
-
-
-def test_cheetah_slips_on_a_slippery_floor() -> None:
-    on = make("cheetah", "friction:scale=0.25")
-    for _ in range(5):
-        on.write(on.spec.rest)
-    assert {round(c.friction[0], 9) for c in on.data.contact} == {0.25 * 0.4}
+    healthy, slippery = seen(make(robot)), seen(make(robot, f"friction:{friction}"))
+    for side, part in share.items():
+        assert healthy[side]
+        assert slippery[side] == {round(part * f, 6) for f in healthy[side]}
 
 
 @pytest.mark.parametrize("direction", [0.0, 0.7, math.pi / 2, -2.5])
@@ -402,7 +391,7 @@ def test_who_cannot_hold_on_slides_down(direction: float) -> None:
         on.write(on.spec.rest)
     moved = on.read()[:2] - start
     assert np.linalg.norm(moved) > 0.3
-    assert math.atan2(moved[1], moved[0]) == pytest.approx(direction, abs=0.1)
+    assert math.atan2(moved[1], moved[0]) == pytest.approx(direction, abs=0.2)
 
 
 def test_cheetah_on_a_slope_is_pulled_along_its_one_way() -> None:

@@ -15,13 +15,14 @@ from robots.cheetah import Cheetah
 from robots.perturbations.damaged_leg import mirror_leg
 from robots.sim import SimRobot
 
-ROBOTS = registry.names("robots")
-SIMULATED = [n for n in ROBOTS if issubclass(registry.load("robots", n), SimRobot)]
-MIRRORED = [n for n in SIMULATED if registry.load("robots", n).spec.mirror]
+CLASSES = {name: registry.load("robots", name) for name in registry.names("robots")}
+ROBOTS = list(CLASSES)
+SIMULATED = [name for name, cls in CLASSES.items() if issubclass(cls, SimRobot)]
+MIRRORED = [name for name in SIMULATED if CLASSES[name].spec.mirror]
 
 
 def make(name: str, seed: int = 0) -> SimRobot:
-    robot = registry.load("robots", name)(seed=seed)
+    robot = CLASSES[name](seed=seed)
     robot.reset()
     return robot
 
@@ -44,7 +45,7 @@ def drive(robot: SimRobot, acts: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("name", ROBOTS)
 def test_spec_is_readable_on_the_class(name: str) -> None:
-    cls = registry.load("robots", name)
+    cls = CLASSES[name]
     assert issubclass(cls, Robot)
     assert cls.spec.name == cls.name == name
     assert RobotSpec.from_json(cls.spec.to_json()) == cls.spec
@@ -105,7 +106,7 @@ def test_stops_as_often_as_asked_and_connects_again(name: str) -> None:
 def test_stops_when_its_user_fails(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stops = []
     monkeypatch.setattr(SimRobot, "stop", lambda self: stops.append(self))
-    with pytest.raises(KeyError), registry.load("robots", name)() as robot:
+    with pytest.raises(KeyError), CLASSES[name]() as robot:
         assert np.isfinite(robot.read()).all()
         raise KeyError
     assert stops == [robot]
@@ -113,7 +114,7 @@ def test_stops_when_its_user_fails(name: str, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("name", SIMULATED)
 def test_same_seed_same_trajectory_to_the_last_bit(name: str) -> None:
-    acts = random_acts(registry.load("robots", name).spec, 10)
+    acts = random_acts(CLASSES[name].spec, 10)
     first, second = (drive(make(name, seed=3), acts) for _ in range(2))
     np.testing.assert_array_equal(first, second)
     assert not np.array_equal(first, drive(make(name, seed=4), acts))
@@ -174,7 +175,7 @@ def test_observes_batches_as_it_observes_one(name: str) -> None:
 
 @pytest.mark.parametrize("name", ROBOTS)
 def test_mirroring_twice_changes_nothing(name: str) -> None:
-    spec = registry.load("robots", name).spec
+    spec = CLASSES[name].spec
     obs_order, obs_sign, act_order, act_sign = spec.mirror_maps()
     for order, sign in ((obs_order, obs_sign), (act_order, act_sign)):
         x = np.random.default_rng(0).normal(size=order.size)
@@ -277,6 +278,6 @@ def test_cheetah_counts_its_turns() -> None:
 
 @pytest.mark.parametrize("name", SIMULATED)
 def test_can_be_filmed_at_640_by_480(name: str) -> None:
-    size = registry.load("robots", name).build().vis.global_
+    size = CLASSES[name].build().vis.global_
     assert size.offwidth >= 640
     assert size.offheight >= 480

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ import torch
 from dummy import SPEC, SimPointMass
 from rich.progress import Progress
 
-from mbmrl import checkpoint, compose, conditions, data, registry
+from mbmrl import checkpoint, compose, conditions
 from mbmrl import train as training
 from mbmrl.data import Episodes, Store
 from mbmrl.fit import FitConfig
@@ -47,6 +48,12 @@ TINY = Settings(
     fit=FitConfig(updates=4, batch=4, window=6, query=10, check_every=2),
 )
 STEPS = 40
+
+
+class Another(SimPointMass):
+    """Another robot with the same interface."""
+
+
 BATCHES = ["0-00000", "0-00005", "0-00010", "1-00000", "1-00005", "2-00000", "2-00005"]
 
 
@@ -81,6 +88,15 @@ def in_this_process(patience: float = float("inf"), settings: Settings = TINY) -
         for module in (training, compose):
             m.setattr(module, "settings_for", lambda robot: settings)
         yield pool
+
+
+@pytest.fixture(scope="module", autouse=True)
+def perturbations_are_looked_up_once() -> Iterator[None]:
+    """The look-up reads every installed package's entry points, for every episode."""
+    kinds = conditions.kinds_for(SimPointMass())
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(conditions, "kinds_for", lambda robot: list(kinds))
+        yield
 
 
 class Recorded:
@@ -223,25 +239,32 @@ def test_a_run_that_is_cut_off_again_and_again_ends_as_the_whole_one(
     assert resumed.condition == whole.episodes.condition
 
 
-@pytest.mark.parametrize("where", ["store", "checkpoint"])
+@pytest.mark.parametrize("where", ["data", "stages/final/bayes", "."])
 def test_a_kill_in_mid_write_is_made_good(where: str, whole: Recorded, tmp_path: Path) -> None:
     """The half file is there at the second start, and harms nobody."""
+    out = tmp_path / "out"
+    shutil.copytree(whole.out, out)
+    (out / "config.json").unlink()
+    if where != ".":
+        shutil.rmtree(out / "stages" / "final")
+    if where == "data":
+        (out / "data" / f"{BATCHES[-1]}.npz").unlink()
+    replace_ = os.replace
 
-    def cut_off(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+    def cut_off(source: Path, target: Path) -> None:
+        if source.parent == out / where:
+            raise KeyboardInterrupt
+        replace_(source, target)
 
-    module, name = (data.np, "savez_compressed") if where == "store" else (data.os, "replace")
     with in_this_process(), pytest.MonkeyPatch.context() as m:
-        if where == "checkpoint":
-            with in_this_process(patience=3), pytest.raises(KeyboardInterrupt):
-                train(ROBOT, tmp_path, seed=3)  # all data of round 0
-        m.setattr(module, name, cut_off)
+        m.setattr(os, "replace", cut_off)
         with pytest.raises(KeyboardInterrupt):
-            train(ROBOT, tmp_path, seed=3)
-    assert list(tmp_path.rglob(".*.part"))
-    with in_this_process():
-        train(ROBOT, tmp_path, seed=3)
-    assert contents(tmp_path)["weights.safetensors"] == contents(whole.out)["weights.safetensors"]
+            train(ROBOT, out, seed=3)
+    assert list((out / where).glob(".*.part")) and not (out / "config.json").exists()
+    with in_this_process() as pool:
+        train(ROBOT, out, seed=3)
+    assert len(pool.jobs) == {"data": 3, "stages/final/bayes": 1, ".": 0}[where]
+    assert contents(out)["weights.safetensors"] == contents(whole.out)["weights.safetensors"]
 
 
 def test_a_finished_run_has_nothing_left_to_do(whole: Recorded) -> None:
@@ -254,19 +277,21 @@ def test_a_finished_run_has_nothing_left_to_do(whole: Recorded) -> None:
 CHILD = """
 import sys
 from pathlib import Path
-from mbmrl import train as training
-from mbmrl.fit import FitConfig
-from mbmrl.settings import Settings
 
 if __name__ == "__main__":
+    from mbmrl import train as training
+    from mbmrl.fit import FitConfig
+    from mbmrl.settings import Settings
+
     training.settings_for = lambda robot: {settings}
     training.train({robot!r}, Path(sys.argv[1]), seed=3)
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_every_process_and_the_next_run_goes_on(tmp_path: Path) -> None:
     """With real workers: what they stored before Ctrl-C is not collected again."""
-    settings = replace(TINY, rounds=0, babble=16, expert=0, lanes=1, episode_s=60.0)
+    settings = replace(TINY, rounds=0, babble=12, expert=0, lanes=1, episode_s=8.0)
     script, out = tmp_path / "child.py", tmp_path / "out"
     script.write_text(CHILD.format(settings=settings, robot=ROBOT))
     here = Path(__file__).parent
@@ -295,27 +320,25 @@ def test_ctrl_c_ends_every_process_and_the_next_run_goes_on(tmp_path: Path) -> N
             os.killpg(child.pid, 0)  # workers, too, are gone
             time.sleep(0.05)
     stored = {p.name: p.stat().st_mtime_ns for p in out.glob("data/*.npz")}
-    assert 0 < len(stored) < 16
+    assert 0 < len(stored) < 12
     with in_this_process(settings=settings) as pool:
         train(ROBOT, out, seed=3)
     done = [name for name, _ in pool.jobs]
-    assert done == ["_collect_batch"] * (16 - len(stored)) + ["_fit_one"] * 3
+    assert done == ["_collect_batch"] * (12 - len(stored)) + ["_fit_one"] * 3
     assert all((out / "data" / n).stat().st_mtime_ns == t for n, t in stored.items())
-    assert len(Store(out / "data").names()) == 16
+    assert len(Store(out / "data").names()) == 12
 
 
 # --- refusals ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("other", ["seed", "settings", "robot", "minutes"])
-def test_a_folder_of_another_run_is_refused_and_left_alone(
-    other: str, whole: Recorded, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_of_another_run_is_refused_and_left_alone(other: str, whole: Recorded) -> None:
     before = contents(whole.out)
     settings = replace(TINY, window=5) if other == "settings" else TINY
     with in_this_process(patience=0, settings=settings), pytest.raises(TrainError) as caught:
         if other == "robot":
-            train("dummy:Another", whole.out, seed=3)
+            train("test_train:Another", whole.out, seed=3)
         else:
             minutes = 2.0 if other == "minutes" else None
             train(ROBOT, whole.out, minutes, seed=4 if other == "seed" else 3)
@@ -340,7 +363,9 @@ def test_what_cannot_be_trained(tmp_path: Path) -> None:
 
 
 def test_minutes_scale_the_work() -> None:
-    full = replace(TINY, minutes=10.0, babble=400, on_policy=200, fit=FitConfig(updates=3000))
+    full = replace(
+        TINY, minutes=10.0, babble=400, expert=40, on_policy=200, fit=FitConfig(updates=3000)
+    )
     half = full.scaled(5.0)
     assert (half.babble, half.on_policy, half.fit.updates) == (200, 100, 1500)
     assert (half.rounds, half.window, half.hidden) == (full.rounds, full.window, full.hidden)
@@ -379,10 +404,10 @@ def test_an_onset_is_the_first_step_that_goes_otherwise(babbled: Episodes) -> No
     response = np.diff(speed, axis=1) / SPEC.dt / np.where(np.abs(force) > 0.05, force, np.nan)
     changed = 0
     for r, onset, text in zip(response, babbled.onset, babbled.condition, strict=True):
-        np.testing.assert_allclose(r[:onset][np.isfinite(r[:onset])], 1.0, rtol=1e-6)
+        np.testing.assert_allclose(r[:onset][np.isfinite(r[:onset])], 1.0, rtol=1e-4)
         if text.startswith("motor_strength") and "+" not in text:
             scale = float(text.partition("scale=")[2].partition(",")[0])
-            np.testing.assert_allclose(r[onset:][np.isfinite(r[onset:])], scale, rtol=1e-6)
+            np.testing.assert_allclose(r[onset:][np.isfinite(r[onset:])], scale, rtol=1e-4)
             changed += onset > 0
     assert changed
 
@@ -396,18 +421,6 @@ def test_collecting_is_a_function_of_the_seed(babbled: Episodes) -> None:
     assert not np.array_equal(first.act, other.act)
     # nor do robots side by side do the same
     assert len({a.tobytes() for a in babbled.act}) == len(babbled)
-
-
-def test_training_conditions_are_none_of_the_test_suite() -> None:
-    """Of every simulated robot: what is reported as held out was held out."""
-    for name in registry.names("robots"):
-        cls = registry.load("robots", name)
-        if not issubclass(cls, training.SimRobot):
-            continue
-        robot, rng = cls(), np.random.default_rng(0)
-        tests = {conditions.text(c) for c in conditions.test_suite(robot)}
-        drawn = {conditions.text(conditions.sample(robot, rng, "train", 1)) for _ in range(300)}
-        assert tests and not tests & drawn
 
 
 def test_what_the_folder_says_about_itself(whole: Recorded) -> None:

@@ -133,15 +133,17 @@ def reverse_actuator(model: mujoco.MjModel, joint: str) -> None:
 
 
 def lock_joint(model: mujoco.MjModel, joint: str) -> None:
-    """Seize a joint at the angle it has: no drive, and dry friction far above any torque it meets.
+    """Seize a joint at the angle it has: no drive, and dry friction that no torque overcomes.
 
     Dry friction is part of MuJoCo's constraint solver and so stays stable where equally strong
-    damping does not.
+    damping does not. Solver and integrator leave it a slow creep; a heavy rotor, which does
+    nothing else on a joint that does not turn, keeps that below 0.01 rad in a second.
     """
     scale_actuator(model, joint, 0.0)
     dof = model.joint(joint).dofadr[0]
-    model.dof_frictionloss[dof] = 1e3
+    model.dof_frictionloss[dof] = 1e6
     model.dof_solimp[dof, :2] = 0.9999
+    model.dof_armature[dof] = 10.0
 
 
 def _actuators(model: mujoco.MjModel, joint: str) -> list[int]:

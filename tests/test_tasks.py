@@ -1,0 +1,283 @@
+"""What the robots are asked to do: geometry of the paths, costs, and the measures of reports."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from controllers.agent import Agent, TrueModel
+from controllers.scripted import Rest
+from mbmrl import tasks
+from mbmrl.episode import run_episodes
+from mbmrl.spec import Field, RobotSpec
+from mbmrl.tasks import PATHS, PathTask, SpeedTask, Task
+from robots.cheetah import Cheetah
+from robots.hexapod import Hexapod
+
+ALL = tuple(PATHS)
+WALKER, RUNNER = Hexapod.spec, Cheetah.spec
+
+
+def obs_with(spec: RobotSpec, shape: tuple[int, ...] = (1,), **fields: float | Tensor) -> Tensor:
+    """Observations that are zero but for some fields."""
+    obs = torch.zeros(*shape, spec.num_obs)
+    for name, value in fields.items():
+        obs[..., spec.index(name)[0]] = torch.as_tensor(value, dtype=torch.float32)
+    return obs
+
+
+def on_path(task: PathTask, progress: float, aside: float = 0.0) -> Tensor:
+    """Every robot that far along its path, and so far to its left [m]."""
+    x, y, heading = task.path[:, round(progress / task.STEP)].T
+    return obs_with(
+        task.spec,
+        (len(task.names),),
+        x=x - aside * torch.sin(heading),
+        y=y + aside * torch.cos(heading),
+        yaw=heading,
+    )
+
+
+def follow(
+    task: PathTask, speed: float, aside: float = 0.0, ticks: int = 300
+) -> tuple[Tensor, Tensor]:
+    """Mean gain and largest cross-track error of points that glide along the paths."""
+    task.reset(on_path(task, 0.0))
+    gains, errors = [], []
+    for tick in range(1, ticks + 1):
+        obs = on_path(task, speed * task.spec.dt * tick, aside)
+        task.observe(obs)
+        gains.append(task.gain(obs))
+        errors.append(task.cross_track(obs))
+    return torch.stack(gains).mean(0), torch.stack(errors).amax(0)
+
+
+# --- paths ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_paths_begin_at_the_origin_along_x_and_bend_gently(name: str) -> None:
+    x, y, heading = PathTask(WALKER, (name,)).path[0].double().T
+    step = PathTask.STEP
+    assert math.hypot(x[0], y[0]) <= 1.01 * step
+    assert abs(heading[0]) < 0.05
+    assert len(x) * step >= 10
+    moves = torch.stack([x.diff(), y.diff()])
+    torch.testing.assert_close(moves.norm(dim=0), torch.full_like(x[1:], step), atol=1e-5, rtol=0)
+    assert heading.diff().abs().max() <= step / 0.29  # no turn tighter than 29 cm
+    along = torch.stack([torch.cos(heading[1:]), torch.sin(heading[1:])])
+    torch.testing.assert_close(moves, step * along, atol=1e-5, rtol=0)
+
+
+def test_paths_are_what_they_are_called() -> None:
+    task = PathTask(WALKER, ALL)
+    paths = dict(zip(ALL, task.path, strict=True))
+    assert paths["straight"][:, 1].abs().max() == 0
+    assert paths["arc"][:, 2].diff().min() > 0
+    assert paths["zigzag"][:, 2].abs().max() < math.radians(33)
+    turns = paths["zigzag"][:, 2].diff().sign()
+    assert set(turns[turns.nonzero()[:, 0]].unique().tolist()) == {-1.0, 1.0}
+    circle = round(2 * math.pi * 0.8 / task.STEP)
+    for lap in (circle, 2 * circle):  # one circle to the left, one to the right
+        assert paths["eight"][lap, :2].norm() < 0.05
+    assert paths["eight"][circle // 2, 1] == pytest.approx(1.6, abs=0.02)
+    assert paths["eight"][circle + circle // 2, 1] == pytest.approx(-1.6, abs=0.05)
+
+
+def test_unknown_tasks_and_paths_are_refused_with_those_there_are() -> None:
+    with pytest.raises(ValueError, match="straight, arc, zigzag, eight"):
+        PathTask(WALKER, ("spiral",))
+    with pytest.raises(ValueError, match="path, speed"):
+        tasks.make("dance", WALKER, ALL)
+
+
+# --- following a path -------------------------------------------------------------------------
+
+
+def test_on_the_path_at_the_target_speed_all_is_gained() -> None:
+    task = PathTask(WALKER, ALL)
+    gain, error = follow(task, task.speed)
+    torch.testing.assert_close(gain, torch.ones(len(ALL)), atol=0.01, rtol=0)
+    assert (error < task.STEP).all()
+
+
+def test_at_half_the_speed_half_is_gained() -> None:
+    task = PathTask(WALKER, ALL)
+    gain, error = follow(task, task.speed / 2)
+    torch.testing.assert_close(gain, 0.5 * torch.ones(len(ALL)), atol=0.03, rtol=0)
+    assert (error < task.STEP).all()
+
+
+@pytest.mark.parametrize("aside", [0.1, -0.1])
+def test_beside_the_path_nothing_is_gained(aside: float) -> None:
+    task = PathTask(WALKER, ALL)
+    gain, error = follow(task, task.speed, aside)
+    assert (gain == 0).all()
+    assert ((error > 0.09) & (error < 0.12)).all()
+
+
+def test_faster_than_asked_gains_no_more() -> None:
+    task = PathTask(WALKER, ("straight",))
+    gain, _ = follow(task, 1.5 * task.speed, ticks=200)
+    assert gain <= 1.0
+
+
+def test_standing_still_gains_nothing_once_the_schedule_waits() -> None:
+    task = PathTask(WALKER, ("eight",))
+    obs = on_path(task, 0.0)
+    task.reset(obs)
+    gains = []
+    for _ in range(50):
+        task.observe(obs)
+        gains.append(float(task.gain(obs)))
+    assert sum(gains[10:]) == 0
+    assert task.schedule <= task.progress + task.LEAD + 1e-6
+
+
+def test_a_robot_held_up_is_not_told_to_cut_corners() -> None:
+    """Where it stands after a wait, going on along the path costs least."""
+    task = PathTask(WALKER, ("eight",))
+    obs = on_path(task, 2.0)
+    task.reset(obs)
+    task.progress[:] = task.schedule[:] = 2.0
+    for _ in range(30):
+        task.observe(obs)
+    steps = [2.0 + task.LEAD + 0.02 * (k + 1) for k in range(10)]
+    along = torch.stack([on_path(task, s)[0] for s in steps])
+    end, far = along[-1], on_path(task, 2.6)[0]
+    cut = torch.stack([along[0].lerp(far, k / 9) for k in range(10)])
+    cost = task.cost(torch.stack([along, cut, end.expand(10, -1)])[None], torch.zeros(1, 3, 10, 6))
+    assert cost.argmin() == 0
+
+
+def test_reset_begins_the_paths_anew() -> None:
+    task = PathTask(WALKER, ALL)
+    first = follow(task, task.speed, ticks=20)
+    torch.testing.assert_close(follow(task, task.speed, ticks=20), first)
+
+
+def test_each_robot_has_its_own_path() -> None:
+    task, straight = PathTask(WALKER, ("straight", "arc")), PathTask(WALKER, ("straight",))
+    obs = on_path(PathTask(WALKER, ("straight", "straight")), 1.0)
+    for t in (task, straight):
+        t.reset(obs[: len(t.names)])
+        for step in range(60):
+            t.observe(on_path(t, min(0.02 * step, 1.0)))
+    future, act = obs[:, None, None].expand(2, 1, 5, -1), torch.zeros(2, 1, 5, 6)
+    costs = task.cost(future, act)[:, 0]
+    torch.testing.assert_close(costs[:1], straight.cost(future[:1], act[:1])[0])
+    assert costs[1] > costs[0] + 1
+
+
+# --- running at a speed -----------------------------------------------------------------------
+
+
+def test_the_target_speed_is_worth_one_and_none_or_twice_of_it_nothing() -> None:
+    task = SpeedTask(RUNNER, speed=2.0)
+    vx = torch.tensor([2.0, 1.0, 3.0, 0.0, 4.0, 6.0, -2.0])
+    gain = task.gain(obs_with(RUNNER, vx.shape, vx=vx))
+    torch.testing.assert_close(gain, torch.tensor([1.0, 0.5, 0.5, 0.0, 0.0, 0.0, 0.0]))
+
+
+def test_running_on_the_back_is_worth_nothing() -> None:
+    task = SpeedTask(RUNNER)
+    upright, back = (obs_with(RUNNER, vx=task.speed, pitch=p) for p in (0.2, math.pi))
+    assert task.gain(upright) == 1
+    assert task.gain(back) == 0
+    assert torch.isnan(task.cross_track(upright)).all()
+
+
+def test_upright_at_the_target_speed_costs_least() -> None:
+    task = SpeedTask(RUNNER)
+
+    def cost(act: float = 0.0, **fields: float) -> float:
+        obs = obs_with(RUNNER, (1, 1, 4), **{"vx": task.speed, **fields})
+        return float(task.cost(obs, torch.full((1, 1, 4, 6), act)))
+
+    assert cost() == 0
+    for worse in ({"vx": 0.0}, {"vx": 5.0}, {"pitch": 0.3}, {"pitch": -0.3}, {"vz": 1.0}):
+        assert cost(**worse) > 0.01
+    assert cost(act=1.0) > 0
+    assert cost(vx=0.0) < cost(pitch=math.pi)  # lying on its back is never worth the speed
+    assert cost(pitch=2 * math.pi) == pytest.approx(0, abs=1e-9)
+
+
+def test_a_robot_that_does_not_leap_may_lack_vz() -> None:
+    spec = RobotSpec(
+        "cart", 0.1, (Field("vx", "m/s"), Field("pitch", "rad")), (Field("f", "N", -1, 1),)
+    )
+    task = SpeedTask(spec)
+    assert task.cost(torch.tensor([[[[task.speed, 0.0]]]]), torch.zeros(1, 1, 1, 1)) == 0
+
+
+# --- every task -------------------------------------------------------------------------------
+
+
+def both_tasks(robots: int) -> list[Task]:
+    return [
+        tasks.make("path", WALKER, (ALL * robots)[:robots]),
+        tasks.make("speed", RUNNER, ("",) * robots),
+    ]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_costs_of_a_batch_are_those_of_each_alone(which: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    together, robots, candidates, horizon = both_tasks(3)[which], 3, 4, 5
+    spec = together.spec
+    now = 0.1 * torch.randn(robots, spec.num_obs, generator=generator)
+    obs = torch.randn(robots, candidates, horizon, spec.num_obs, generator=generator)
+    act = torch.rand(robots, candidates, horizon, spec.num_act, generator=generator)
+    together.reset(now)
+    together.observe(now)
+    batched = together.cost(obs, act)
+    assert batched.shape == (robots, candidates)
+    for r in range(robots):
+        alone = tasks.make(("path", "speed")[which], spec, ALL[r : r + 1])
+        alone.reset(now[r : r + 1])
+        alone.observe(now[r : r + 1])
+        torch.testing.assert_close(together.gain(now)[r], alone.gain(now[r : r + 1])[0])
+        for n in range(candidates):
+            one = alone.cost(obs[r, n][None, None], act[r, n][None, None])
+            torch.testing.assert_close(batched[r, n], one[0, 0])
+
+
+@pytest.mark.parametrize(
+    ("which", "field"), [(0, "x"), (0, "yaw"), (0, "roll"), (1, "vx"), (1, "pitch"), (1, "vz")]
+)
+def test_a_future_with_a_hole_has_no_cost(which: int, field: str) -> None:
+    task = both_tasks(1)[which]
+    obs = torch.zeros(1, 3, 4, task.spec.num_obs)
+    obs[0, 1, 2, task.spec.index(field)] = torch.nan
+    cost = task.cost(obs, torch.zeros(1, 3, 4, task.spec.num_act))
+    assert cost.isnan().tolist() == [[False, True, False]]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_beyond_a_radian_of_tilt_it_has_fallen(which: int) -> None:
+    task = both_tasks(1)[which]
+    pitch = torch.tensor([0.0, 0.9, -0.9, 1.1, -1.1, 3.1, 2 * math.pi + 0.1])
+    fell = task.fell(obs_with(task.spec, pitch.shape, pitch=pitch))
+    assert fell.tolist() == [False, False, False, True, True, True, False]
+
+
+def test_rolling_over_is_falling_too() -> None:
+    assert both_tasks(1)[0].fell(obs_with(WALKER, roll=-1.2))
+
+
+@pytest.mark.parametrize("robot", [Hexapod, Cheetah])
+def test_reports_hold_the_cost_that_planners_minimise(robot: type[Hexapod | Cheetah]) -> None:
+    def task() -> Task:
+        return tasks.make(robot.task, robot.spec, ("eight",))
+
+    log = run_episodes([robot()], Agent(TrueModel([]), Rest(robot.spec), task()), 0.5)
+    again = task()
+    obs, act = torch.from_numpy(log.obs).float(), torch.from_numpy(log.act).float()
+    again.reset(obs[0])
+    for t in range(len(obs)):
+        again.observe(obs[t])
+        expected = again.cost(obs[t][:, None, None], act[t][:, None, None])[:, 0]
+        torch.testing.assert_close(torch.from_numpy(log.cost[t]), expected)

@@ -1,0 +1,219 @@
+"""Films, and the scenes that they are made of."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from PIL import Image
+
+from mbmrl import checkpoint, demo, log, registry, scene, video
+from mbmrl.dynamics import Dynamics
+from mbmrl.log import Run
+from mbmrl.scene import NoOpenGL, Scene, painted
+from robots.perturbations.base import subtree
+from tests.recorded import babble
+
+DAMAGE = "damaged_leg:leg=R0,mode=reversed,onset=0.4"
+HEXAPOD = registry.load("robots", "hexapod")
+
+
+@pytest.fixture(scope="module")
+def opengl() -> None:
+    try:
+        scene.backend()
+    except NoOpenGL as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    return babble("hexapod", DAMAGE)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with random weights."""
+    learners = {}
+    for name in ("bayes", "none"):
+        dynamics = Dynamics(HEXAPOD.spec, (8,))
+        learners[name] = (dynamics, registry.load("adapters", name)(dynamics))
+    folder = tmp_path_factory.mktemp("checkpoint")
+    checkpoint.Checkpoint(HEXAPOD.spec, "bayes", 8, 2, learners).save(folder)
+    return folder
+
+
+def red(picture: np.ndarray) -> int:
+    """How many pixels are as red as damage."""
+    r, g, b = picture.astype(int).transpose(2, 0, 1)
+    return int(((r > 90) & (g < 0.4 * r) & (b < 0.4 * r)).sum())
+
+
+def drawn(run: Run, tick: int) -> np.ndarray:
+    with Scene(run, 320, 240) as one:
+        return one.draw(tick).copy()
+
+
+# --- scenes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["disabled", "missing"])
+def test_damaged_leg_is_painted_red_and_nothing_else(mode: str) -> None:
+    robot = HEXAPOD([registry.load("perturbations", "damaged_leg")(leg="R0", mode=mode)])
+    sound, damaged = painted(robot, ()), painted(robot, robot.perturb)
+    leg = np.isin(sound.geom_bodyid, subtree(sound, "R0"))
+    assert leg.any()
+    assert (damaged.geom_rgba[leg, 0] > 0.8).all()
+    assert (damaged.geom_rgba[leg, 1:3] < 0.2).all()
+    assert (damaged.geom_rgba[leg, 3] == (mode != "missing")).all()
+    np.testing.assert_equal(damaged.geom_rgba[~leg], sound.geom_rgba[~leg])
+    assert (HEXAPOD().nominal.geom_rgba[leg, 0] < 0.5).all()  # the nominal model is left alone
+
+
+def test_red_shows_from_the_onset_on(opengl: None, run: Run) -> None:
+    with Scene(run, 320, 240) as one:
+        counts = [red(one.draw(tick)) for tick in range(8)]
+        assert [bool(one.active(tick)) for tick in range(8)] == [tick >= 3 for tick in range(8)]
+    assert max(counts[:3]) == 0
+    assert min(counts[3:]) > 30
+
+
+def test_path_is_on_the_floor(opengl: None, run: Run) -> None:
+    """About as many pixels change as lie on it."""
+    without = dataclasses.replace(run, path="")
+    changed = (drawn(run, 0) != drawn(without, 0)).any(-1)
+    assert 100 < changed.sum() < 0.1 * changed.size
+
+
+def test_slope_tilts_the_camera(opengl: None) -> None:
+    """The pose is the same: what changes is what is up."""
+    run = babble("hexapod")
+    tilted = dataclasses.replace(run, perturbations=("slope:angle=0.2",), onsets=(0.0,))
+    level = drawn(run, 7).astype(int)
+    assert np.abs(level - drawn(tilted, 7)).mean() > 5
+    with Scene(tilted, 64, 48) as one:
+        assert one._upright[7].magnitude() == pytest.approx(0.2, abs=1e-3)
+
+
+def test_planar_robot_is_seen_from_the_side(opengl: None) -> None:
+    run = babble("cheetah", "damaged_joint:joint=bthigh,onset=0.2")
+    assert red(drawn(run, 0)) == 0
+    assert red(drawn(run, 7)) > 100
+
+
+def test_robot_that_is_not_simulated_has_no_film(run: Run) -> None:
+    with pytest.raises(ValueError, match="simulated"):
+        Scene(dataclasses.replace(run, qpos=np.zeros((8, 0))), 64, 48)
+
+
+# --- films -------------------------------------------------------------------------------------
+
+
+def test_film_has_a_picture_a_tick(opengl: None, run: Run, tmp_path: Path) -> None:
+    other = dataclasses.replace(run, agent="frozen")
+    told: list[int] = []
+    video.render([run, other], tmp_path / "film.mp4", told.append)
+    frames = imageio_ffmpeg.read_frames(str(tmp_path / "film.mp4"))
+    about = next(frames)
+    assert about["size"] == (2 * video.WIDTH, video.HEIGHT)
+    assert about["fps"] == 10
+    pictures = [np.frombuffer(f, np.uint8).reshape(video.HEIGHT, -1, 3) for f in frames]
+    assert len(pictures) == 7
+    assert told == [1, 2, 3, 4, 5, 6, 7]
+    header = [red(picture[: video.HEADER]) for picture in pictures]
+    assert max(header[:3]) == 0, "undamaged"
+    assert min(header[3:]) > 1000, "the banner says what struck"
+    assert [p.name for p in tmp_path.iterdir()] == ["film.mp4"]
+
+    video.gif(tmp_path / "film.mp4", tmp_path / "film.gif", width=320)
+    assert Image.open(tmp_path / "film.gif").size[0] == 320
+
+
+def test_recorded_run_is_filmed_where_it_lies(opengl: None, tmp_path: Path) -> None:
+    run = babble("cheetah", agent="oracle", ticks=3)
+    run.log.info.clear()
+    log.save(tmp_path, run)
+    film = video.video_run(tmp_path)
+    assert film == tmp_path / "run.mp4"
+    assert imageio_ffmpeg.count_frames_and_secs(str(film))[0] == 2
+
+
+def test_interrupted_film_leaves_nothing(opengl: None, run: Run, tmp_path: Path) -> None:
+    def interrupt(done: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        video.render([run], tmp_path / "film.mp4", interrupt)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- without OpenGL, and the whole demo ---------------------------------------------------------
+
+
+@pytest.fixture
+def no_opengl(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("MUJOCO_GL", "nothing_of_the_kind")
+    scene.backend.cache_clear()
+    yield
+    scene.backend.cache_clear()
+
+
+def test_without_opengl_it_says_what_to_install(no_opengl: None, run: Run, tmp_path: Path) -> None:
+    with pytest.raises(NoOpenGL, match="apt install libegl1 libgl1-mesa-dri"):
+        video.render([run], tmp_path / "film.mp4")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_demo_without_opengl_does_all_else(
+    no_opengl: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tiny: Path,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(demo, "TRUE", ())
+    monkeypatch.setattr(demo, "RUNS", 1)
+    demo.demo(tmp_path, seconds=0.4, checkpoint=tiny)
+    assert [p.name for p in tmp_path.iterdir()] == ["demo.png"]
+    said = capsys.readouterr().out
+    assert "libegl1" in said
+    assert "off path [cm]" in said
+
+
+def test_demo(
+    opengl: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tiny: Path,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(demo, "RUNS", 1)
+    demo.demo(tmp_path / "new", seconds=0.4, checkpoint=tiny)
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == [
+        "demo.gif",
+        "demo.mp4",
+        "demo.png",
+    ]
+    said = capsys.readouterr().out
+    for words in ("reversed", "default", "frozen", "pooled", "oracle", "nominal", "demo.mp4"):
+        assert words in said
+
+
+def test_interrupted_demo_ends_its_other_process(
+    monkeypatch: pytest.MonkeyPatch, tiny: Path, tmp_path: Path
+) -> None:
+    import multiprocessing
+
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "_drive", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        demo.demo(tmp_path, seconds=0.6, checkpoint=tiny)
+    assert multiprocessing.active_children() == []
+    assert list(tmp_path.iterdir()) == []
