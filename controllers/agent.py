@@ -129,7 +129,7 @@ class LearnedModel:
 
     def _error(self, params: Params, newest: Transitions) -> Float[Tensor, " r"]:
         error = open_loop_error(self.dynamics, params, newest, self.held_back)
-        return error.clamp(-10, 10).square().mean((-3, -2, -1))
+        return _mean_square(error.flatten(1, 2))
 
     @torch.no_grad()
     def _foreseen(self, transition: Transitions) -> dict[str, Tensor]:
@@ -138,7 +138,7 @@ class LearnedModel:
         x = self.dynamics.inputs(transition.obs, transition.act)
         y = self.dynamics.targets(transition)
         return {
-            f"pred_error_{which}": (self.dynamics.predict(params, x) - y).square().mean((-2, -1))
+            f"pred_error_{which}": _mean_square(self.dynamics.predict(params, x) - y)
             for which, params in (("prior", self.dynamics.prior()), ("adapted", self._last))
         }
 
@@ -181,6 +181,11 @@ class Agent:
         adapt_s = torch.full(now.shape[:1], time.perf_counter() - start)
         plan = self.planner.plan(now, rollout, self.task.cost)
         return replace(plan, info={"adapt_s": adapt_s, **self.model.info()})
+
+
+def _mean_square(error: Float[Tensor, "r m t"]) -> Float[Tensor, " r"]:
+    """Normalised errors count 10 deviations at most: a tumble must not outweigh an episode."""
+    return error.clamp(-10, 10).square().mean((-2, -1))
 
 
 def _batch(x: np.ndarray) -> Float[Tensor, "r k"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -194,7 +194,7 @@ def _elsewhere(job: _Job) -> Iterator[Connection]:
     """Start their process, whose news come through the pipe, and end it in any case."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_true_runs, args=(job, there), daemon=True)
+    process = context.Process(target=_true_runs, args=(job, TRUE, there), daemon=True)
     # Ctrl-C is for this process alone, which ends the other one itself.
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     process.start()
@@ -208,10 +208,10 @@ def _elsewhere(job: _Job) -> Iterator[Connection]:
         here.close()
 
 
-def _true_runs(job: _Job, pipe: Connection) -> None:
+def _true_runs(job: _Job, agents: Sequence[str], pipe: Connection) -> None:
     """What that process does."""
     torch.set_num_threads(1)
-    for agent in TRUE:
+    for agent in agents:
         pipe.send(_drive(job, agent, job.seed, lambda *news: pipe.send(news)))
 
 

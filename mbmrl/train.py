@@ -100,7 +100,10 @@ def train(
         follow.close()
     result = checkpoints.load(last)
     episodes = Store(out / "data").load(result.spec)
+    flags = f"--robot {robot} --seed {seed} --adapter {','.join(adapters)}"
     result.training |= {
+        "command": f"mbmrl train {flags}" + (f" --minutes {minutes:g}" if minutes else ""),
+        "seed": seed,
         "transitions": episodes.num_transitions,
         "conditions": len(set(episodes.condition)),
         "wall_minutes": round((time.perf_counter() - start) / 60, 1),
@@ -280,8 +283,6 @@ def _fit_one(job: Job, stage: str, adapter_name: str, before: Path | None, out: 
         report,
     )
     training: dict[str, Any] = {
-        "command": f"mbmrl train --robot {job.robot} --seed {job.seed}",
-        "seed": job.seed,
         "updates": int(settings.fit.updates * (2 + settings.rounds / 2)),
         "validation_loss": {adapter_name: round(best, 5)},
         "curve": {adapter_name: curve},
