@@ -304,7 +304,7 @@ def test_ctrl_c_ends_every_process_and_the_next_run_goes_on(tmp_path: Path) -> N
         start_new_session=True,
     )
     try:
-        patience = time.monotonic() + 120
+        patience = time.monotonic() + 300
         while not list(out.glob("data/*.npz")):
             assert child.poll() is None, child.communicate()[1]
             assert time.monotonic() < patience
