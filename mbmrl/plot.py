@@ -182,8 +182,9 @@ def _speed(axes: Axes, run: Run) -> None:
 
 
 def _cross_track(axes: Axes, run: Run) -> None:
-    axes.plot(run.time, 100 * run.log.cross_track[:, 0], color=colour(run.agent))
-    axes.set_ylim(bottom=0)
+    off = 100 * run.log.cross_track[:, 0]
+    axes.plot(run.time, off, color=colour(run.agent))
+    axes.set_ylim(0, max(axes.get_ylim()[1], 1.05 * off.max()))
 
 
 def _pitch(axes: Axes, run: Run) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from mbmrl import conditions, log, plot
@@ -75,6 +76,17 @@ def test_comparison_is_drawn(tmp_path: Path, robot: str, perturbations: list[str
     for agent in ("default", "oracle"):
         wanted = np.array([int(plot.colour(agent)[i : i + 2], 16) for i in (1, 3, 5)])
         assert (np.abs(picture - wanted).max(-1) < 8).sum() > 100
+
+
+def test_nobody_leaves_the_picture() -> None:
+    """However far from the path the last to be drawn is."""
+    axes = Figure().subplots()
+    for off in (0.01, 0.2, 0.05):
+        run = babble("hexapod")
+        run.log.cross_track[:] = off
+        plot._cross_track(axes, run)
+    assert axes.get_ylim()[0] == 0
+    assert 20 < axes.get_ylim()[1] < 25
 
 
 def test_run_is_drawn_where_it_lies(tmp_path: Path) -> None:
