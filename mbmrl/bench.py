@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from controllers.agent import LearnedModel
@@ -136,7 +137,7 @@ def table(speeds: list[Speed]) -> Table:
     shown = Table(title="one robot, one core", title_justify="left", box=box.SIMPLE_HEAD)
     columns = ["robot", "weights", "adapt [ms]", "plan [ms]", "tick p50 / p99 [ms]"]
     for column in [*columns, "p99 of the period", "plan of its matrix products"]:
-        shown.add_column(column, justify="left" if column == "robot" else "right")
+        shown.add_column(escape(column), justify="left" if column == "robot" else "right")
     for s in speeds:
         shown.add_row(
             s.robot,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from rich import box
+from rich.markup import escape
 from rich.progress import Progress, TextColumn
 from rich.table import Table
 
@@ -100,7 +101,7 @@ class Drive:
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
         table.caption, table.caption_justify = caption, "left"
         for column in ("", "score", "off the path [cm]", "model error: θ* → θ′", "fell"):
-            table.add_column(column, justify="right" if column else "left")
+            table.add_column(escape(column), justify="right" if column else "left")
         for name, ticks in parts.items():
             part = phase(whole, 0, ticks, dt)
             errors = _number(part.pred_error_prior, 3), _number(part.pred_error_adapted, 3)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mbmrl.evaluate import Row, difference, groups, mean, ratio
@@ -71,7 +72,7 @@ def _agents(rows: Sequence[Row]) -> list[str]:
 def _table(title: str, columns: Sequence[str]) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for k, column in enumerate(columns):
-        table.add_column(column, justify="left" if k == 0 else "right")
+        table.add_column(escape(column), justify="left" if k == 0 else "right")
     return table
 
 
