@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 import mujoco
 import numpy as np
@@ -16,6 +16,35 @@ if TYPE_CHECKING:
     from robots.sim import SimRobot
 
 Split = Literal["train", "test"]
+
+
+HARSH = 0.25
+"""Share of the training magnitudes that are drawn beyond the test band."""
+
+
+class Magnitude(NamedTuple):
+    """How strong a kind of perturbation is drawn.
+
+    Training takes what is milder and what is harsher than the test band, never what is in it: a
+    robot in trouble is then new to the model, but not outside everything that it has seen.
+
+    Attributes:
+        mild: the mild training range.
+        test: the held-out band.
+        harsh: the harsh training range.
+    """
+
+    mild: tuple[float, float]
+    test: tuple[float, float]
+    harsh: tuple[float, float]
+
+    def draw(self, rng: np.random.Generator, split: Split) -> float:
+        """A magnitude of that split."""
+        if split == "train":
+            low, high = self.harsh if rng.random() < HARSH else self.mild
+        else:
+            low, high = self.test
+        return float(rng.uniform(low, high))
 
 
 class PerturbationError(ValueError):
@@ -77,6 +106,10 @@ class Perturbation(ABC):
     def marked_bodies(self, robot: SimRobot) -> tuple[str, ...]:
         """Bodies to paint red while it acts."""
         return ()
+
+
+FORCE_LEFT = Magnitude(mild=(0.3, 0.7), test=(0.1, 0.25), harsh=(0.02, 0.07))
+"""Of a weak leg or joint."""
 
 
 def one_of(what: str, value: str, valid: tuple[str, ...] | list[str]) -> None:

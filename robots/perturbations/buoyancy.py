@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, ClassVar
 import mujoco
 import numpy as np
 
-from robots.perturbations.base import Perturbation, Split, in_range
+from robots.perturbations.base import Magnitude, Perturbation, Split, in_range
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from robots.sim import SimRobot
+
+
+CARRIED = Magnitude(mild=(0.1, 0.5), test=(0.6, 0.75), harsh=(0.82, 0.9))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,5 @@ class Buoyancy(Perturbation):
 
     @classmethod
     def sample(cls, robot: SimRobot, rng: np.random.Generator, split: Split) -> Self:
-        """10–50 % in training, 60–75 % in test."""
-        part = rng.uniform(0.1, 0.5) if split == "train" else rng.uniform(0.6, 0.75)
-        return cls(gravcomp=round(float(part), 3))
+        """A part of :data:`CARRIED`."""
+        return cls(gravcomp=round(CARRIED.draw(rng, split), 3))

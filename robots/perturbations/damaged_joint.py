@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, ClassVar
 import mujoco
 import numpy as np
 
-from robots.perturbations.base import Perturbation, Split, damage_joint, in_range, one_of
+from robots.perturbations.base import (
+    FORCE_LEFT,
+    Perturbation,
+    Split,
+    damage_joint,
+    in_range,
+    one_of,
+)
 from robots.perturbations.damaged_leg import mirror_leg
 
 if TYPE_CHECKING:
@@ -55,8 +62,7 @@ class DamagedJoint(Perturbation):
             if _held_out(robot, joint, mode) == (split == "test")
         ]
         joint, mode = pairs[rng.integers(len(pairs))]
-        scale = rng.uniform(0.3, 0.7) if split == "train" else rng.uniform(0.1, 0.25)
-        return cls(joint=joint, mode=mode, scale=round(float(scale), 3))
+        return cls(joint=joint, mode=mode, scale=round(FORCE_LEFT.draw(rng, split), 3))
 
     def mirrored(self, robot: SimRobot) -> Self:
         """See :class:`Perturbation`."""

@@ -9,6 +9,7 @@ import mujoco
 import numpy as np
 
 from robots.perturbations.base import (
+    FORCE_LEFT,
     Perturbation,
     PerturbationError,
     Split,
@@ -82,8 +83,7 @@ class DamagedLeg(Perturbation):
         if not pairs:
             raise PerturbationError(f"{robot.spec.name} has no leg to damage")
         leg, mode = pairs[rng.integers(len(pairs))]
-        scale = rng.uniform(0.3, 0.7) if split == "train" else rng.uniform(0.1, 0.25)
-        return cls(leg=leg, mode=mode, scale=round(float(scale), 3))
+        return cls(leg=leg, mode=mode, scale=round(FORCE_LEFT.draw(rng, split), 3))
 
     def mirrored(self, robot: SimRobot) -> Self:
         """See :class:`Perturbation`."""

@@ -9,6 +9,7 @@ import mujoco
 import numpy as np
 
 from robots.perturbations.base import (
+    Magnitude,
     Perturbation,
     Split,
     in_range,
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from robots.sim import SimRobot
+
+
+LEFT = Magnitude(mild=(0.25, 0.8), test=(0.08, 0.2), harsh=(0.02, 0.06))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +59,8 @@ class Friction(Perturbation):
 
     @classmethod
     def sample(cls, robot: SimRobot, rng: np.random.Generator, split: Split) -> Self:
-        """Scale 0.25–0.8 in training, 0.08–0.2 in test."""
-        scale = rng.uniform(0.25, 0.8) if split == "train" else rng.uniform(0.08, 0.2)
-        return cls(scale=round(float(scale), 3), side=rng.choice(sides(robot)))
+        """A scale of :data:`LEFT` and a side."""
+        return cls(scale=round(LEFT.draw(rng, split), 3), side=rng.choice(sides(robot)))
 
     def mirrored(self, robot: SimRobot) -> Self:
         """See :class:`Perturbation`."""

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, ClassVar
 import mujoco
 import numpy as np
 
-from robots.perturbations.base import Perturbation, Split, in_range
+from robots.perturbations.base import Magnitude, Perturbation, Split, in_range
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from robots.sim import SimRobot
+
+
+SHARE = Magnitude(mild=(0.1, 0.5), test=(0.6, 0.8), harsh=(0.9, 1.1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +67,8 @@ class Payload(Perturbation):
 
     @classmethod
     def sample(cls, robot: SimRobot, rng: np.random.Generator, split: Split) -> Self:
-        """10–50 % of the robot's mass in training, 60–80 % in test."""
-        share = rng.uniform(0.1, 0.5) if split == "train" else rng.uniform(0.6, 0.8)
+        """A :data:`SHARE` of the robot's mass, somewhere on its torso."""
+        share = SHARE.draw(rng, split)
         reach = _reach(robot)
         x = rng.uniform(-0.7, 0.7) * reach
         y = rng.uniform(-0.4, 0.4) * reach if any(g.side for g in robot.legs.values()) else 0.0

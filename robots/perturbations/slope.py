@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, ClassVar
 import mujoco
 import numpy as np
 
-from robots.perturbations.base import Perturbation, Split, in_range
+from robots.perturbations.base import Magnitude, Perturbation, Split, in_range
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from robots.sim import SimRobot
+
+
+ANGLE = Magnitude(mild=(0.03, 0.14), test=(0.17, 0.25), harsh=(0.28, 0.35))  # [rad]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +49,11 @@ class Slope(Perturbation):
 
     @classmethod
     def sample(cls, robot: SimRobot, rng: np.random.Generator, split: Split) -> Self:
-        """0.03–0.14 rad in training, 0.17–0.25 in test; any direction, on robots with sides."""
-        angle = rng.uniform(0.03, 0.14) if split == "train" else rng.uniform(0.17, 0.25)
+        """An :data:`ANGLE`; any direction on robots with sides, up or down on others."""
+        angle = round(ANGLE.draw(rng, split), 3)
         planar = not any(g.side for g in robot.legs.values())
         direction = rng.choice([0.0, math.pi]) if planar else rng.uniform(-math.pi, math.pi)
-        return cls(angle=round(float(angle), 3), direction=round(float(direction), 3))
+        return cls(angle=angle, direction=round(float(direction), 3))
 
     def mirrored(self, robot: SimRobot) -> Self:
         """See :class:`Perturbation`."""
