@@ -16,7 +16,7 @@ from torch import Tensor
 from controllers.base import Planner
 from mbmrl.adapters.base import Adapter
 from mbmrl.dynamics import Affine, Dynamics, Params
-from mbmrl.meta import open_loop_error
+from mbmrl.meta import HORIZON, open_loop_error
 from mbmrl.tasks import Task
 from mbmrl.types import Plan, RolloutFn, Transitions
 
@@ -88,33 +88,38 @@ class LearnedModel:
         self.held_back = held_back
         self.history: deque[Transitions] = deque(maxlen=window)
         self._info: dict[str, Tensor] = {}
-        self._last: Params | None = None
+        self._used: deque[Params] = deque(maxlen=HORIZON)
 
     def reset(self) -> None:
         """Clear the window: nothing survives into the next episode, or over a gap."""
         self.history.clear()
-        self._info, self._last = {}, None
+        self._used.clear()
+        self._info = {}
 
     def observe(self, transition: Transitions) -> None:
-        """Add to the window, after asking how well the transition was foreseen."""
-        self._info = self._foreseen(transition)
+        """Add to the window, and ask how well the transition was foreseen."""
         self.history.append(transition)
+        self._info = self._foreseen()
 
     @torch.no_grad()
     def rollout(self) -> RolloutFn:
         """Adapt and roll out."""
-        self._last = self._adapted()
-        return self.dynamics.rollout(self._last)
+        adapted = self._adapted()
+        self._used.append(adapted)
+        return self.dynamics.rollout(adapted)
 
     def info(self) -> dict[str, Tensor]:
-        """One-step errors of prior and adapted model on the newest transition; the gate's state."""
+        """Errors of prior and adapted model on the newest transitions; the gate's state.
+
+        One step ahead, and open loop over the last :data:`HORIZON` steps with the model of then.
+        """
         return self._info
 
     def _adapted(self) -> Params:
         prior = self.dynamics.prior()
         if not self.history:
             return prior
-        window = _concatenate(list(self.history))
+        window = self._newest(len(self.history))
         adapted = self.adapter.adapt(self.dynamics, window)
         if not self.held_back:
             return adapted
@@ -127,20 +132,29 @@ class LearnedModel:
         self._info["gate"] = gate
         return _gated(prior, adapted, gate)
 
-    def _error(self, params: Params, newest: Transitions) -> Float[Tensor, " r"]:
-        error = open_loop_error(self.dynamics, params, newest, self.held_back)
+    def _error(self, params: Params, stretch: Transitions) -> Float[Tensor, " r"]:
+        error = open_loop_error(self.dynamics, params, stretch, stretch.act.shape[-2])
         return _mean_square(error.flatten(1, 2))
 
     @torch.no_grad()
-    def _foreseen(self, transition: Transitions) -> dict[str, Tensor]:
-        if self._last is None:
+    def _foreseen(self) -> dict[str, Tensor]:
+        if not self._used:
             return {}
-        x = self.dynamics.inputs(transition.obs, transition.act)
-        y = self.dynamics.targets(transition)
-        return {
+        prior, newest = self.dynamics.prior(), self.history[-1]
+        x, y = self.dynamics.inputs(newest.obs, newest.act), self.dynamics.targets(newest)
+        errors = {
             f"pred_error_{which}": _mean_square(self.dynamics.predict(params, x) - y)
-            for which, params in (("prior", self.dynamics.prior()), ("adapted", self._last))
+            for which, params in (("prior", prior), ("adapted", self._used[-1]))
         }
+        if len(self.history) >= len(self._used) == HORIZON:
+            stretch = self._newest(HORIZON)
+            for which, params in (("prior", prior), ("adapted", self._used[0])):
+                errors[f"open_loop_error_{which}"] = self._error(params, stretch)
+        return errors
+
+    def _newest(self, count: int) -> Transitions:
+        parts = list(self.history)[-count:]
+        return Transitions(*(torch.cat(xs, 1) for xs in zip(*parts, strict=True)))
 
 
 class Agent:
@@ -190,10 +204,6 @@ def _mean_square(error: Float[Tensor, "r m t"]) -> Float[Tensor, " r"]:
 
 def _batch(x: np.ndarray) -> Float[Tensor, "r k"]:
     return torch.from_numpy(np.atleast_2d(x)).float()
-
-
-def _concatenate(parts: list[Transitions]) -> Transitions:
-    return Transitions(*(torch.cat(xs, 1) for xs in zip(*parts, strict=True)))
 
 
 def _gated(prior: Params, adapted: Params, gate: Bool[Tensor, " r"]) -> Params:

@@ -36,6 +36,13 @@ TIMED = 60
 """Ticks that the decision times come from."""
 TIMED_TRUE = 10
 """The same for the true simulator as the model, which is slow and no real controller."""
+MODEL_ERRORS = (
+    "pred_error_prior",
+    "pred_error_adapted",
+    "open_loop_error_prior",
+    "open_loop_error_adapted",
+)
+"""Columns of the log, and of :class:`Row`, that say how well a learned model foresaw."""
 LEG_AND_MOTOR = ("damaged_leg", "damaged_joint", "motor_strength")
 
 Watch = Callable[[int], None]
@@ -65,6 +72,9 @@ class Row:
         pred_error_prior: mean squared normalised one-step error of θ* after the onset; NaN without
             a learned model.
         pred_error_adapted: the same of the model that planned.
+        open_loop_error_prior: mean squared normalised error of θ* over the ten steps it predicts
+            open loop.
+        open_loop_error_adapted: the same of the model that planned.
     """
 
     robot: str
@@ -84,6 +94,8 @@ class Row:
     missed_deadlines: int
     pred_error_prior: float
     pred_error_adapted: float
+    open_loop_error_prior: float
+    open_loop_error_adapted: float
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary; null where a number does not apply."""
@@ -285,8 +297,7 @@ def _drive(
                 cross_track_m=after.cross_track_m,
                 fell=whole.fell,
                 **timing._asdict(),
-                pred_error_prior=after.pred_error_prior,
-                pred_error_adapted=after.pred_error_adapted,
+                **{name: getattr(after, name) for name in MODEL_ERRORS},
             )
         )
     return rows
@@ -301,6 +312,8 @@ class Phase(NamedTuple):
     fell: bool
     pred_error_prior: float
     pred_error_adapted: float
+    open_loop_error_prior: float
+    open_loop_error_adapted: float
 
 
 def phase(log: Log, lane: int, ticks: slice, dt: float) -> Phase:
@@ -318,8 +331,7 @@ def phase(log: Log, lane: int, ticks: slice, dt: float) -> Phase:
         score=mean_of(log.gain),
         cross_track_m=mean_of(log.cross_track),
         fell=bool(log.fell[ticks, lane].any()),
-        pred_error_prior=mean_of(log.info.get("pred_error_prior")),
-        pred_error_adapted=mean_of(log.info.get("pred_error_adapted")),
+        **{name: mean_of(log.info.get(name)) for name in MODEL_ERRORS},
     )
 
 

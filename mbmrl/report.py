@@ -6,6 +6,7 @@ Rows of several checkpoints (training seeds) are pooled, paired by condition, pa
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,25 +24,40 @@ def agents_table(rows: Sequence[Row]) -> Table:
     agents = _agents(rows)
     with_oracle = "oracle" in agents
     columns = ["agent", "score", *(["of oracle"] if with_oracle else []), "off the path [cm]"]
-    columns += ["falls", "model error: θ* → θ′", "tick p50 / p99 [ms]", "n"]
+    columns += ["falls", "tick p50 / p99 [ms]", "n"]
     table = _table(f"{rows[0].robot}: after the onset, mean [95 % interval]", columns)
     for agent in agents:
         own = [r for r in rows if r.agent == agent]
         fraction = [ratio(rows, "score", agent, "oracle").text()] if with_oracle else []
-        errors = [
-            mean(rows, f"pred_error_{which}", agent).text(digits=3, interval=False)
-            for which in ("prior", "adapted")
-        ]
         table.add_row(
             agent,
             mean(rows, "score", agent).text(),
             *fraction,
             mean(rows, "cross_track_m", agent).text(scale=100, digits=1),
             str(sum(r.fell for r in own)),
-            " → ".join(errors),
             f"{own[0].tick_ms_p50:.1f} / {own[0].tick_ms_p99:.1f}",
             str(len(own)),
         )
+    return table
+
+
+def errors_table(rows: Sequence[Row]) -> Table:
+    """One line a learned agent: how well it foresaw, one step ahead and ten steps open loop."""
+    steps = {"one step": "pred_error", "open loop": "open_loop_error"}
+    columns = ["agent", *(f"{s}: {w}" for s in steps for w in ("θ*", "θ′"))]
+    columns += [f"{s}: θ′ / {_agents(rows)[0]}'s" for s in steps]
+    table = _table("model error after the onset [variances], mean [95 % interval]", columns)
+    first, *others = _agents(rows)
+    for agent in (first, *others):
+        means = [
+            mean(rows, f"{name}_{which}", agent)
+            for name in steps.values()
+            for which in ("prior", "adapted")
+        ]
+        if not any(math.isfinite(m.estimate) for m in means):
+            continue
+        ratios = [ratio(rows, f"{name}_adapted", agent, first) for name in steps.values()]
+        table.add_row(agent, *(i.text() for i in (*means, *ratios)))
     return table
 
 
@@ -81,6 +97,7 @@ def main(files: Sequence[str]) -> None:
     rows = [Row.from_json(row) for file in files for row in json.loads(Path(file).read_text())]
     console = Console(width=140)
     console.print(agents_table(rows))
+    console.print(errors_table(rows))
     console.print(comparison_table(rows))
 
 

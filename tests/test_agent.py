@@ -18,6 +18,7 @@ from mbmrl.adapters.base import Adapter
 from mbmrl.adapters.none import NoAdapter
 from mbmrl.dynamics import Affine, Dynamics, Params
 from mbmrl.spec import Field, RobotSpec
+from mbmrl.meta import HORIZON
 from mbmrl.tasks import SpeedTask
 from mbmrl.types import CostFn, Plan, RolloutFn, Transitions
 
@@ -276,7 +277,7 @@ def test_the_gate_judges_several_steps_ahead_not_one() -> None:
         now = ticks[-1].next_obs
     learned = LearnedModel(prior, Stub(lambda p, w: as_low_rank(p, [drifting])), 8, held_back=6)
     observed(learned, ticks[:-1]).rollout()
-    learned._last = as_low_rank(prior, [drifting])
+    learned._used.append(as_low_rank(prior, [drifting]))
     learned.observe(ticks[-1])
     info = learned.info()
     assert info["pred_error_adapted"] < info["pred_error_prior"]  # one step ahead
@@ -351,6 +352,24 @@ def test_errors_are_those_of_the_models_that_were_in_use() -> None:
     learned.rollout()
     learned.observe(third)
     assert learned.info()["pred_error_adapted"].item() == pytest.approx(0, abs=1e-9)
+
+
+def test_open_loop_errors_are_those_of_the_model_that_was_in_use_when_the_stretch_began() -> None:
+    prior, wrong, right = model(), model(2), model(1)
+    in_use = [right]
+    learned = LearnedModel(prior, Stub(lambda p, w: as_low_rank(p, in_use)), 2 * HORIZON, 0)
+    ticks = driven([right], HORIZON + 2)
+    learned.observe(ticks[0])
+    for number, tick in enumerate(ticks[1:], 1):
+        learned.rollout()
+        in_use[0] = wrong  # from the second plan on
+        learned.observe(tick)
+        info = learned.info()
+        assert ("open_loop_error_adapted" in info) == (number >= HORIZON)
+        if number == HORIZON:
+            assert info["open_loop_error_adapted"].item() == pytest.approx(0, abs=1e-6)
+            assert info["open_loop_error_prior"].item() > 0.01
+    assert info["open_loop_error_adapted"].item() > 0.01
 
 
 # --- the agent -----------------------------------------------------------------------------------
