@@ -20,6 +20,12 @@ from mbmrl.meta import HORIZON, open_loop_error
 from mbmrl.tasks import Task
 from mbmrl.types import Plan, RolloutFn, Transitions
 
+GATE_MEMORY = 0.8
+"""Share of its record that the gate keeps from tick to tick: a model that comes and goes with every
+noisy judgement is hard to plan with."""
+WORST = 10.0
+"""Normalised errors count so many deviations at most: a tumble must not outweigh an episode."""
+
 
 @runtime_checkable
 class Model(Protocol):
@@ -72,7 +78,7 @@ class LearnedModel:
     """The dynamics model, adapted anew at every tick, always from the prior.
 
     The gate: θ′ is used for a robot only where, fitted WITHOUT the newest transitions, it
-    predicts these open loop better than θ*.
+    predicts these open loop better than θ*, on the average over the last ticks.
 
     Args:
         dynamics: the prior θ*.
@@ -88,13 +94,14 @@ class LearnedModel:
         self.held_back = held_back
         self.history: deque[Transitions] = deque(maxlen=window)
         self._info: dict[str, Tensor] = {}
+        self._record: Tensor | None = None
         self._used: deque[Params] = deque(maxlen=HORIZON)
 
     def reset(self) -> None:
         """Clear the window: nothing survives into the next episode, or over a gap."""
         self.history.clear()
         self._used.clear()
-        self._info = {}
+        self._info, self._record = {}, None
 
     def observe(self, transition: Transitions) -> None:
         """Add to the window, and ask how well the transition was foreseen."""
@@ -128,9 +135,16 @@ class LearnedModel:
         older = Transitions(*(x[:, : -self.held_back] for x in window))
         newest = Transitions(*(x[:, -self.held_back :] for x in window))
         judged = self.adapter.adapt(self.dynamics, older)
-        gate = self._error(judged, newest) < self._error(prior, newest)
-        self._info["gate"] = gate
+        gate = self._info["gate"] = self._judge(
+            self._error(judged, newest), self._error(prior, newest)
+        )
         return _gated(prior, adapted, gate)
+
+    def _judge(self, judged: Float[Tensor, " r"], prior: Float[Tensor, " r"]) -> Bool[Tensor, " r"]:
+        errors = torch.stack([judged, prior]).nan_to_num(WORST**2)
+        before = errors if self._record is None else self._record
+        self._record = GATE_MEMORY * before + (1 - GATE_MEMORY) * errors
+        return self._record[0] < self._record[1]
 
     def _error(self, params: Params, stretch: Transitions) -> Float[Tensor, " r"]:
         error = open_loop_error(self.dynamics, params, stretch, stretch.act.shape[-2])
@@ -198,8 +212,7 @@ class Agent:
 
 
 def _mean_square(error: Float[Tensor, "r m t"]) -> Float[Tensor, " r"]:
-    """Normalised errors count 10 deviations at most: a tumble must not outweigh an episode."""
-    return error.clamp(-10, 10).square().mean((-2, -1))
+    return error.clamp(-WORST, WORST).square().mean((-2, -1))
 
 
 def _batch(x: np.ndarray) -> Float[Tensor, "r k"]:

@@ -69,9 +69,13 @@ class Settings:
 
 SETTINGS: dict[str, Settings] = {
     "hexapod": Settings(
+        hidden=(256, 256),
+        held_back=4,
         plan={"num_samples": (64, 48, 32)},
         true_plan={"horizon": 10, "num_samples": (32, 24)},
         rounds=2,
+        on_policy=288,
+        fit=FitConfig(updates=6000),
     ),
     "cheetah": Settings(
         hidden=(256, 256),

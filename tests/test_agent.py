@@ -17,8 +17,8 @@ from mbmrl import registry
 from mbmrl.adapters.base import Adapter
 from mbmrl.adapters.none import NoAdapter
 from mbmrl.dynamics import Affine, Dynamics, Params
-from mbmrl.spec import Field, RobotSpec
 from mbmrl.meta import HORIZON
+from mbmrl.spec import Field, RobotSpec
 from mbmrl.tasks import SpeedTask
 from mbmrl.types import CostFn, Plan, RolloutFn, Transitions
 
@@ -242,7 +242,7 @@ def test_what_judges_was_fitted_without_the_newest() -> None:
     cut = WINDOW - HELD_BACK
 
     def answer(p: Dynamics, w: Transitions) -> Params:
-        return as_low_rank(p, [wrong if w.act.shape[1] == cut else right])
+        return as_low_rank(p, [wrong if w.act.shape[1] <= cut else right])
 
     stub = Stub(answer)
     learned = observed(LearnedModel(prior, stub, WINDOW, HELD_BACK), ticks)
@@ -256,9 +256,30 @@ def test_what_judges_was_fitted_without_the_newest() -> None:
     assert torch.equal(by_length[cut].act, everything[:, :cut])
 
     wrong, right = right, wrong  # now what is judged is right, and what has seen all is wrong
+    learned = observed(LearnedModel(prior, stub, WINDOW, HELD_BACK), ticks)
     torch.testing.assert_close(
         future(learned.rollout(), 1), future(right.rollout(right.prior()), 1)
     )
+
+
+def test_the_gate_does_not_shut_at_one_bad_judgement_but_at_several() -> None:
+    prior = model()
+    right, wrong = copy.deepcopy(prior), copy.deepcopy(prior)
+    right.biases[-1] += 0.3
+    wrong.biases[-1] -= 0.06
+    answer = [right]
+    stub = Stub(lambda p, w: as_low_rank(p, answer))
+    learned = LearnedModel(prior, stub, WINDOW, HELD_BACK)
+    gates = []
+    for number, tick in enumerate(driven([right], WINDOW + 20)):
+        learned.observe(tick)
+        learned.rollout()
+        answer[0] = right if number < WINDOW else wrong
+        if number >= WINDOW:
+            gates.append(learned.info()["gate"].item())
+    assert gates[0] and gates[1]
+    assert not gates[-1]
+    assert gates == sorted(gates, reverse=True)
 
 
 def test_the_gate_judges_several_steps_ahead_not_one() -> None:
