@@ -15,14 +15,16 @@ from torch import Tensor
 
 from controllers.base import Planner
 from mbmrl.adapters.base import Adapter
-from mbmrl.dynamics import Affine, Dynamics, Params
+from mbmrl.dynamics import Affine, Doubt, Dynamics, Params
 from mbmrl.meta import HORIZON, open_loop_error
 from mbmrl.tasks import Task
-from mbmrl.types import Plan, RolloutFn, Transitions
+from mbmrl.types import Plan, Rollout, RolloutFn, Transitions
 
 GATE_MEMORY = 0.8
 """Share of its record that the gate keeps from tick to tick: a model that comes and goes with every
 noisy judgement is hard to plan with."""
+GATE_MARGIN = 0.7
+"""θ′ must foresee clearly better: where it is as good as θ*, θ* is the steadier one."""
 WORST = 10.0
 """Normalised errors count so many deviations at most: a tumble must not outweigh an episode."""
 
@@ -63,9 +65,11 @@ class TrueModel:
     def rollout(self) -> RolloutFn:
         """Simulate every candidate."""
 
-        def roll(obs: Tensor, acts: Tensor) -> Tensor:
+        def roll(obs: Tensor, acts: Tensor) -> Rollout:
             futures = [f(a) for f, a in zip(self.rollouts, acts.double().numpy(), strict=True)]
-            return torch.from_numpy(np.stack(futures)).float()
+            return Rollout(
+                torch.from_numpy(np.stack(futures)).float(), acts.new_zeros(acts.shape[:2])
+            )
 
         return roll
 
@@ -78,20 +82,27 @@ class LearnedModel:
     """The dynamics model, adapted anew at every tick, always from the prior.
 
     The gate: θ′ is used for a robot only where, fitted WITHOUT the newest transitions, it
-    predicts these open loop better than θ*, on the average over the last ticks.
+    predicts these open loop clearly better than θ*, on the average over the last ticks.
 
     Args:
         dynamics: the prior θ*.
         adapter: window → θ′.
         window: length of the history m.
         held_back: how many of the newest transitions judge θ′; 0 switches the gate off.
+        pessimism: cost of planning where θ′ is as uncertain as a transition is noisy: the planner
+            finds whatever the model gets wrong in its favour.
     """
 
     def __init__(
-        self, dynamics: Dynamics, adapter: Adapter, window: int = 32, held_back: int = 6
+        self,
+        dynamics: Dynamics,
+        adapter: Adapter,
+        window: int = 32,
+        held_back: int = 6,
+        pessimism: float = 0.0,
     ) -> None:
         self.dynamics, self.adapter = dynamics, adapter
-        self.held_back = held_back
+        self.held_back, self.pessimism = held_back, pessimism
         self.history: deque[Transitions] = deque(maxlen=window)
         self._info: dict[str, Tensor] = {}
         self._record: Tensor | None = None
@@ -113,7 +124,7 @@ class LearnedModel:
         """Adapt and roll out."""
         adapted = self._adapted()
         self._used.append(adapted)
-        return self.dynamics.rollout(adapted)
+        return self.dynamics.rollout(adapted, self._doubt(adapted))
 
     def info(self) -> dict[str, Tensor]:
         """Errors of prior and adapted model on the newest transitions; the gate's state.
@@ -121,6 +132,12 @@ class LearnedModel:
         One step ahead, and open loop over the last :data:`HORIZON` steps with the model of then.
         """
         return self._info
+
+    def _doubt(self, params: Params) -> Doubt | None:
+        if not (self.pessimism and self.history):
+            return None
+        doubt = self.adapter.doubt(self.dynamics, params, self._newest(len(self.history)))
+        return doubt and doubt.times(self.pessimism)
 
     def _adapted(self) -> Params:
         prior = self.dynamics.prior()
@@ -144,7 +161,7 @@ class LearnedModel:
         errors = torch.stack([judged, prior]).nan_to_num(WORST**2)
         before = errors if self._record is None else self._record
         self._record = GATE_MEMORY * before + (1 - GATE_MEMORY) * errors
-        return self._record[0] < self._record[1]
+        return self._record[0] < GATE_MARGIN * self._record[1]
 
     def _error(self, params: Params, stretch: Transitions) -> Float[Tensor, " r"]:
         error = open_loop_error(self.dynamics, params, stretch, stretch.act.shape[-2])

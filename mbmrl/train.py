@@ -19,7 +19,7 @@ import torch
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from controllers.agent import Agent, TrueModel
+from controllers.agent import Agent, LearnedModel, TrueModel
 from controllers.scripted import Babble, Explore
 from mbmrl import checkpoint as checkpoints
 from mbmrl import conditions, registry, tasks
@@ -204,6 +204,8 @@ def _collector(
         return Agent(TrueModel([]), Babble(spec, seed), tasks.make(robots[0].task, spec, paths))
     driving = checkpoints.load(stage) if stage else None
     agent = make_agent("oracle" if kind == "expert" else kind, robots, driving, paths, seed=seed)
+    if isinstance(agent.model, LearnedModel):
+        agent.model.pessimism = 0.0  # where the model is wrong in its favour, data corrects it
     agent.planner = Explore(agent.planner, spec, seed)
     return agent
 
