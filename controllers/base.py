@@ -6,7 +6,7 @@ Axes: r robots, n candidates, h horizon [control steps], k spline knots, o obs, 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar, Literal, NamedTuple, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 import torch
@@ -43,6 +43,38 @@ def moments(
     return mean, (w * (x - mean[:, None]).square()).sum(1).sqrt()
 
 
+def coloured(white: Float[Tensor, "*b k u"], beta: float) -> Float[Tensor, "*b k u"]:
+    """White noise along k, filtered to a power that falls with frequency^−beta; unit variance.
+
+    The constant part counts as the lowest frequency. Source: Timmer & König 1995, "On generating
+    power law noise", as in Pinneri et al. 2020 (arXiv 2008.06389).
+    """
+    k = white.shape[-2]
+    frequency = torch.fft.rfftfreq(k).clamp(min=1 / k)
+    gain = frequency ** (-beta / 2)
+    twice = torch.full_like(gain, 2.0)  # every frequency but the first, and the last of an even k
+    twice[0] = 1.0
+    if k % 2 == 0:
+        twice[-1] = 1.0
+    gain = gain / ((twice * gain.square()).sum() / k).sqrt()
+    return torch.fft.irfft(torch.fft.rfft(white, dim=-2) * gain[:, None], n=k, dim=-2)
+
+
+class Sampling(TypedDict, total=False):
+    """What every sampling planner can be told, see :class:`SamplingPlanner`."""
+
+    horizon: int
+    num_samples: tuple[int, ...]
+    num_knots: int | None
+    init_std: float
+    num_kept: int
+    num_carried: int
+    noise_beta: float
+    max_change: np.ndarray | None
+    execute: Literal["mean", "best"]
+    seed: int
+
+
 class SamplingPlanner(ABC):
     """Draw candidate plans, roll them out, move towards the good ones, a few times over.
 
@@ -51,7 +83,7 @@ class SamplingPlanner(ABC):
     rolled out, what is refitted on and what is executed are the same actions, all within limits.
     The current mean is always a candidate; at the start of a call it is the previous plan one
     control period later, or the safe action after :meth:`reset`. What is executed is the last
-    mean, rather than the best candidate, which owes most to the errors of the model.
+    mean, unless asked for the best candidate, which owes most to the errors of the model.
 
     The random numbers are drawn once for all robots of a batch (common random numbers), so a
     robot's plan does not depend on who else is in the batch.
@@ -71,11 +103,15 @@ class SamplingPlanner(ABC):
         high: np.ndarray,
         safe_act: np.ndarray,
         *,
-        horizon: int,
-        num_samples: tuple[int, ...],
-        num_knots: int | None,
-        init_std: float,
+        horizon: int = 16,
+        num_samples: tuple[int, ...] = (128, 128, 128),
+        num_knots: int | None = 4,
+        init_std: float = 0.5,
         num_kept: int = 0,
+        num_carried: int = 0,
+        noise_beta: float = 0.0,
+        max_change: np.ndarray | None = None,
+        execute: Literal["mean", "best"] = "mean",
         seed: int = 0,
     ) -> None:
         """Set the planner up.
@@ -90,6 +126,11 @@ class SamplingPlanner(ABC):
             num_knots: knots of the spline; None for one per step.
             init_std: standard deviation of the first noise, as a fraction of half the action range.
             num_kept: best candidates of an iteration that are candidates of the next one too.
+            num_carried: how many of them, one control period later, the next call begins with.
+            noise_beta: the noise's power falls with frequency^−β from knot to knot: 0 for white.
+            max_change: largest change of each action from one control step to the next (u,), also
+                from the action executed before; None for no limit.
+            execute: the last mean, or the best candidate of the last iteration if that costs less.
             seed: of the planner's own random numbers; :meth:`reset` begins them anew.
 
         Raises:
@@ -102,14 +143,20 @@ class SamplingPlanner(ABC):
             raise ValueError(f"safe_act {safe_act} is outside the limits {low} and {high}")
         if not 1 <= num_knots <= horizon:
             raise ValueError(f"num_knots is between 1 and horizon = {horizon}, not {num_knots}")
+        if not 0 <= num_carried <= num_kept:
+            raise ValueError(f"num_carried is between 0 and num_kept = {num_kept}")
         if not num_samples or min(num_samples) < num_kept + 2:
             raise ValueError(f"num_samples is {num_kept + 2} or more each, not {num_samples}")
+        if max_change is not None and not (np.asarray(max_change) > 0).all():
+            raise ValueError(f"max_change is positive, not {max_change}")
         self.low, self.high, self.safe = (
             torch.as_tensor(a, dtype=torch.float32) for a in (low, high, safe_act)
         )
         self.horizon = horizon
         self.num_samples = num_samples
-        self.num_kept = num_kept
+        self.num_kept, self.num_carried = num_kept, num_carried
+        self.noise_beta = noise_beta
+        self.execute = execute
         self.seed = seed
         self.generator = torch.Generator()
         self._init_std = init_std * (self.high - self.low) / 2
@@ -120,6 +167,11 @@ class SamplingPlanner(ABC):
         later = torch.cat([basis[1:], basis[-1:]])
         self._basis = basis.float()
         self._shift = (torch.linalg.pinv(basis) @ later).float()
+        self._changes: list[Tensor] = []
+        if max_change is not None:
+            change = torch.as_tensor(max_change).float()
+            spacing = (horizon - 1) / max(num_knots - 1, 1)  # [steps]
+            self._changes = [change, *[change * spacing] * (num_knots - 1)]
         self.reset()
 
     @abstractmethod
@@ -146,6 +198,8 @@ class SamplingPlanner(ABC):
         """Forget the previous plan and begin the random numbers anew, for r robots."""
         self.generator.manual_seed(self.seed)
         self._last = self.safe.expand(num_robots, self._basis.shape[1], -1)
+        self._sent = self.safe.expand(num_robots, 1, -1)
+        self._carried = self._last[:, None][:, :0]
         self._was_valid = torch.zeros(num_robots, dtype=torch.bool)
 
     @torch.no_grad()
@@ -181,28 +235,37 @@ class SamplingPlanner(ABC):
         fallback = torch.where(self._was_valid[:, None, None], shifted, self.safe)
         start = shifted if self.warm_start else self.safe.expand_as(shifted)
         belief = Belief(start, self._init_std.expand_as(start))
-        kept = start[:, None][:, :0]
+        kept = self._shift @ self._carried
         valid = torch.ones(len(obs), dtype=torch.bool)
         for num in self.num_samples:
             fresh = self.sample(belief, num - 1 - kept.shape[1])
-            knots = torch.cat([belief.mean[:, None], kept, fresh], 1).clamp(self.low, self.high)
+            knots = self._limited(torch.cat([belief.mean[:, None], kept, fresh], 1))
             actions, _, costs = evaluate(knots)
             some = costs.isfinite().any(1)
             new, weights = self.update(belief, knots, costs)
             belief = Belief(
                 *(torch.where(some[:, None, None], *pair) for pair in zip(new, belief, strict=True))
             )
-            best = costs.topk(self.num_kept, largest=False).indices
-            kept = knots.take_along_dim(best[:, :, None, None], 1)
+            best = costs.topk(max(self.num_kept, 1), largest=False).indices
+            ranked = knots.take_along_dim(best[:, :, None, None], 1)
+            kept = ranked[:, : self.num_kept]
             valid = valid & some
         spread = moments(actions, weights)[1]
+        self._carried = kept[:, : self.num_carried]
 
-        # The fallback is rolled out beside the mean, so that `predicted` fits what is executed.
-        knots = torch.stack([belief.mean, fallback], 1)
+        # The fallback is rolled out beside the rest, so that `predicted` fits what is executed.
+        answers = (
+            [belief.mean, ranked[:, 0], fallback]
+            if self.execute == "best"
+            else [belief.mean, fallback]
+        )
+        knots = torch.stack(answers, 1)
         actions, predicted, costs = evaluate(knots)
-        valid = valid & costs[:, 0].isfinite()
-        chosen = torch.arange(len(obs)), (~valid).long()
+        least, which = costs[:, :-1].min(1)
+        valid = valid & least.isfinite()
+        chosen = torch.arange(len(obs)), torch.where(valid, which, len(answers) - 1)
         self._last, self._was_valid = knots[chosen], valid
+        self._sent = actions[chosen][:, :1]
         return Plan(
             action=actions[chosen][:, 0],
             actions=actions[chosen],
@@ -213,5 +276,17 @@ class SamplingPlanner(ABC):
         )
 
     def noise(self, num: int) -> Float[Tensor, "1 num k u"]:
-        """Standard normal knots, the same for all robots."""
-        return torch.randn(1, num, *self._last.shape[1:], generator=self.generator)
+        """Knots of unit variance, the same for all robots; coloured where that was asked for."""
+        white = torch.randn(1, num, *self._last.shape[1:], generator=self.generator)
+        return coloured(white, self.noise_beta) if self.noise_beta else white
+
+    def _limited(self, knots: Float[Tensor, "r n k u"]) -> Float[Tensor, "r n k u"]:
+        """Within the action limits, and changing no faster than the actions may."""
+        knots = knots.clamp(self.low, self.high)
+        if not self._changes:
+            return knots
+        before, limited = self._sent, []
+        for knot, change in zip(knots.unbind(2), self._changes, strict=True):
+            before = knot.clamp(before - change, before + change)
+            limited.append(before)
+        return torch.stack(limited, 2)

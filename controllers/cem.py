@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from controllers.base import Belief, SamplingPlanner, moments
+from controllers.base import Belief, Sampling, SamplingPlanner, moments
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class CEM(SamplingPlanner):
@@ -21,6 +24,7 @@ class CEM(SamplingPlanner):
     """
 
     name: ClassVar[str] = "cem"
+    defaults: ClassVar[Sampling] = {"num_samples": (128, 128, 128), "num_kept": 4}
 
     def __init__(
         self,
@@ -28,15 +32,10 @@ class CEM(SamplingPlanner):
         high: np.ndarray,
         safe_act: np.ndarray,
         *,
-        horizon: int = 16,
-        num_samples: tuple[int, ...] = (128, 128, 128),
-        num_knots: int | None = 4,
-        init_std: float = 0.5,
         num_elites: int = 16,
-        num_kept: int = 4,
         momentum: float = 0.1,
         min_std: float = 0.02,
-        seed: int = 0,
+        **sampling: Unpack[Sampling],
     ) -> None:
         """Set the planner up.
 
@@ -44,33 +43,19 @@ class CEM(SamplingPlanner):
             low: lower action limits (u,).
             high: upper action limits (u,).
             safe_act: the action that does no harm (u,).
-            horizon: length of a plan [control steps].
-            num_samples: candidates per iteration.
-            num_knots: knots of the spline; None for one per step.
-            init_std: standard deviation of the first noise, as a fraction of half the action range.
             num_elites: how many of the best candidates the Gaussian is refitted to; fewer where
                 fewer have a finite cost.
-            num_kept: how many of them are candidates of the next iteration too.
             momentum: share of the old mean and standard deviation in the new ones, in [0, 1).
             min_std: floor of the standard deviation, as a fraction of half the action range.
-            seed: of the random numbers.
+            **sampling: see :class:`SamplingPlanner`.
 
         Raises:
             ValueError: an argument cannot be used.
         """
-        super().__init__(
-            low,
-            high,
-            safe_act,
-            horizon=horizon,
-            num_samples=num_samples,
-            num_knots=num_knots,
-            init_std=init_std,
-            num_kept=num_kept,
-            seed=seed,
-        )
-        if not 1 <= num_elites <= min(num_samples):
-            raise ValueError(f"num_elites is between 1 and {min(num_samples)}, not {num_elites}")
+        super().__init__(low, high, safe_act, **(self.defaults | sampling))
+        fewest = min(self.num_samples)
+        if not 1 <= num_elites <= fewest:
+            raise ValueError(f"num_elites is between 1 and {fewest}, not {num_elites}")
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum is in [0, 1), not {momentum}")
         self.num_elites = num_elites

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from controllers.base import Belief, SamplingPlanner, moments
+from controllers.base import Belief, Sampling, SamplingPlanner, moments
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class MPPI(SamplingPlanner):
@@ -24,6 +27,7 @@ class MPPI(SamplingPlanner):
     """
 
     name: ClassVar[str] = "mppi"
+    defaults: ClassVar[Sampling] = {"horizon": 12, "num_samples": (96, 64, 48)}
 
     def __init__(
         self,
@@ -31,13 +35,9 @@ class MPPI(SamplingPlanner):
         high: np.ndarray,
         safe_act: np.ndarray,
         *,
-        horizon: int = 12,
-        num_samples: tuple[int, ...] = (96, 64, 48),
-        num_knots: int | None = 4,
-        init_std: float = 0.5,
         temperature: float = 0.1,
         decay: float = 0.6,
-        seed: int = 0,
+        **sampling: Unpack[Sampling],
     ) -> None:
         """Set the planner up.
 
@@ -45,28 +45,15 @@ class MPPI(SamplingPlanner):
             low: lower action limits (u,).
             high: upper action limits (u,).
             safe_act: the action that does no harm (u,).
-            horizon: length of a plan [control steps].
-            num_samples: candidates per iteration.
-            num_knots: knots of the spline; None for one per step.
-            init_std: standard deviation of the first noise, as a fraction of half the action range.
             temperature: in standard deviations of the costs; small for the best candidate alone,
                 large for the mean of all.
             decay: factor of the noise's standard deviation from iteration to iteration, in (0, 1].
-            seed: of the random numbers.
+            **sampling: see :class:`SamplingPlanner`.
 
         Raises:
             ValueError: an argument cannot be used.
         """
-        super().__init__(
-            low,
-            high,
-            safe_act,
-            horizon=horizon,
-            num_samples=num_samples,
-            num_knots=num_knots,
-            init_std=init_std,
-            seed=seed,
-        )
+        super().__init__(low, high, safe_act, **(self.defaults | sampling))
         if not (temperature > 0 and 0 < decay <= 1):
             raise ValueError(f"temperature > 0 and decay in (0, 1], not {temperature} and {decay}")
         self.temperature = temperature

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from controllers.base import Belief, SamplingPlanner, moments
+from controllers.base import Belief, Sampling, SamplingPlanner, moments
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class RandomShooting(SamplingPlanner):
@@ -21,17 +24,14 @@ class RandomShooting(SamplingPlanner):
 
     name: ClassVar[str] = "random"
     warm_start: ClassVar[bool] = False
+    defaults: ClassVar[Sampling] = {"num_samples": (384,), "init_std": 1.0}
 
     def __init__(
         self,
         low: np.ndarray,
         high: np.ndarray,
         safe_act: np.ndarray,
-        *,
-        horizon: int = 16,
-        num_samples: tuple[int, ...] = (384,),
-        num_knots: int | None = 4,
-        seed: int = 0,
+        **sampling: Unpack[Sampling],
     ) -> None:
         """Set the planner up.
 
@@ -39,24 +39,13 @@ class RandomShooting(SamplingPlanner):
             low: lower action limits (u,).
             high: upper action limits (u,).
             safe_act: the action that does no harm (u,); held, it is a candidate too.
-            horizon: length of a plan [control steps].
-            num_samples: candidates per iteration; one iteration does, a second one draws more.
-            num_knots: knots of the spline; None for one per step.
-            seed: of the random numbers.
+            **sampling: see :class:`SamplingPlanner`; of ``num_samples`` one iteration does, a
+                second one draws more.
 
         Raises:
             ValueError: an argument cannot be used.
         """
-        super().__init__(
-            low,
-            high,
-            safe_act,
-            horizon=horizon,
-            num_samples=num_samples,
-            num_knots=num_knots,
-            init_std=1.0,
-            seed=seed,
-        )
+        super().__init__(low, high, safe_act, **(self.defaults | sampling))
 
     def sample(self, belief: Belief, num: int) -> Float[Tensor, "r num k u"]:
         """Draw uniformly between the limits."""

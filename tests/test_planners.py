@@ -12,16 +12,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from controllers.base import Belief, SamplingPlanner
+from controllers.base import Belief, SamplingPlanner, coloured
 from controllers.cem import CEM
+from controllers.icem import ICEM
 from controllers.mppi import MPPI
 from controllers.random_shooting import RandomShooting
 from mbmrl.types import Rollout
 
 LOW, HIGH, SAFE = np.array([-1.0, 0.5]), np.array([2.0, 0.7]), np.array([0.25, 0.6])
-PLANNERS = [CEM, MPPI, RandomShooting]
+PLANNERS = [CEM, ICEM, MPPI, RandomShooting]
 every_planner = pytest.mark.parametrize("planner_type", PLANNERS)
-every_iterating_planner = pytest.mark.parametrize("planner_type", [CEM, MPPI])
+every_iterating_planner = pytest.mark.parametrize("planner_type", [CEM, ICEM, MPPI])
 
 
 def make(planner_type: Callable[..., SamplingPlanner], **options: object) -> SamplingPlanner:
@@ -274,6 +275,88 @@ def test_random_shooting_begins_each_call_anew() -> None:
     planner.plan(obs, Drift(), to_origin)
     planner.plan(obs, model, to_origin)
     torch.testing.assert_close(model.actions[0][0, 0], torch.tensor(SAFE).float().expand(6, 2))
+
+
+# --- coloured noise, carried candidates, limits on change ------------------------------------
+
+
+@pytest.mark.parametrize("beta", [0.5, 1.0, 2.0, 3.0])
+@pytest.mark.parametrize("k", [15, 32])
+def test_coloured_noise_has_the_spectrum_asked_for(beta: float, k: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    noise = coloured(torch.randn(20000, k, 2, generator=generator), beta)
+    assert noise.square().mean().item() == pytest.approx(1.0, rel=0.02)
+    assert noise.mean().item() == pytest.approx(0.0, abs=0.02)
+    power = torch.fft.rfft(noise, dim=1).abs().square().mean((0, 2))
+    frequency = torch.fft.rfftfreq(k)
+    slope = np.polyfit(frequency[1:].log(), power[1:].log(), 1)[0]
+    assert slope == pytest.approx(-beta, abs=0.02)
+    assert power[0].item() == pytest.approx(power[1].item(), rel=0.05)  # no blow-up at zero
+
+
+def test_one_knot_of_coloured_noise_is_white() -> None:
+    white = torch.randn(5, 1, 3)
+    torch.testing.assert_close(coloured(white, 2.0), white)
+
+
+@every_planner
+@pytest.mark.parametrize("num_knots", [None, 3, 1])
+def test_actions_change_no_faster_than_allowed(
+    planner_type: type[SamplingPlanner], num_knots: int | None
+) -> None:
+    """Not within any candidate, and not from what was executed before to the first action."""
+    change = np.array([0.3, 0.02])
+    planner = make(planner_type, num_knots=num_knots, max_change=change)
+    limit, before = torch.tensor(change).float() + 1e-5, torch.tensor(SAFE).float()
+    for target in (5.0, -5.0, 5.0):
+        model = Drift()
+        plan = planner.plan(
+            torch.zeros(1, 1), model, lambda p, a, to=target: (p - to).square().sum((-1, -2))
+        )
+        for actions in (*model.actions[:-1], plan.actions[:, None]):
+            first = before.expand(*actions.shape[:2], 1, -1)
+            steps = torch.cat([first, actions], 2).diff(dim=2).abs()
+            assert (steps <= limit).all()
+        assert plan.valid.all()
+        before = plan.action[0]
+    assert (plan.actions[0, :, 0].diff().abs() > 0).any() or num_knots == 1
+
+
+def test_the_best_candidate_of_the_last_iteration_is_executed_where_that_was_asked_for() -> None:
+    planner, model, obs = make(ICEM, noise_beta=0.5), Drift(), torch.ones(1, 1)
+    plan = planner.plan(obs, model, to_origin)
+    last, answers = model.actions[-2], model.actions[-1]
+    costs = to_origin(Drift()(obs, last).obs, last)
+    assert answers.shape[1] == 3  # mean, best, fallback
+    best = last[0, costs.argmin()]
+    torch.testing.assert_close(answers[0, 1], best)
+    expected = min(costs.min().item(), to_origin(Drift()(obs, answers).obs, answers)[0, 0].item())
+    assert plan.cost.item() == pytest.approx(expected)
+
+
+def test_carried_candidates_are_the_best_ones_one_step_later() -> None:
+    planner, model, obs = make(ICEM, num_kept=4, num_carried=2), Drift(), torch.ones(1, 1)
+    planner.plan(obs, model, to_origin)
+    last = model.actions[2]
+    order = to_origin(Drift()(obs, last).obs, last)[0].argsort()[:2]
+    model.actions.clear()
+    planner.plan(obs, model, to_origin)
+    torch.testing.assert_close(
+        model.actions[0][:, 1:3], later(last[0, order])[None], atol=1e-5, rtol=0
+    )
+    planner.reset()
+    model.actions.clear()
+    planner.plan(obs, model, to_origin)
+    assert not torch.allclose(model.actions[0][0, 1], later(last[0, order])[0])  # forgotten
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"num_kept": 1, "num_carried": 2}, {"max_change": np.array([0.1, 0.0])}],
+)
+def test_what_cannot_be_done_is_refused(options: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="num_carried|max_change"):
+        make(CEM, **options)
 
 
 class Told(SamplingPlanner):
