@@ -19,7 +19,7 @@ import torch
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from controllers.agent import Agent, LearnedModel, TrueModel
+from controllers.agent import Agent, TrueModel
 from controllers.scripted import Babble, Explore
 from mbmrl import checkpoint as checkpoints
 from mbmrl import conditions, registry, tasks
@@ -204,8 +204,6 @@ def _collector(
         return Agent(TrueModel([]), Babble(spec, seed), tasks.make(robots[0].task, spec, paths))
     driving = checkpoints.load(stage) if stage else None
     agent = make_agent("oracle" if kind == "expert" else kind, robots, driving, paths, seed=seed)
-    if isinstance(agent.model, LearnedModel):
-        agent.model.pessimism = 0.0  # where the model is wrong in its favour, data corrects it
     agent.planner = Explore(agent.planner, spec, seed)
     return agent
 
@@ -354,10 +352,16 @@ class _Follow:
         self.progress.remove_task(waiting)
         for future in futures:
             future.result()
+        self._note(f"{len(futures)} batches done")
 
     def close(self) -> None:
         """Flush the curves."""
         self.writer.close()
+
+    def _note(self, line: str) -> None:
+        """Bars move on a terminal only; a log gets a line at a time."""
+        if not self.progress.console.is_terminal:
+            self.progress.console.print(f"{time.strftime('%H:%M:%S')}  {line}")
 
     def _drain(self, wait_s: float) -> None:
         try:
@@ -371,5 +375,7 @@ class _Follow:
         if label not in self.bars:
             self.bars[label] = self.progress.add_task(label, total=1.0, figures=shown)
         self.progress.update(self.bars[label], completed=done, figures=shown)
+        if figures:
+            self._note(f"{label}  {done:4.0%}  {shown}")
         for name, value in figures.items():
             self.writer.add_scalar(f"{label}/{name}", value, round(1000 * done))
