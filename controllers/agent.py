@@ -15,10 +15,10 @@ from torch import Tensor
 
 from controllers.base import Planner
 from mbmrl.adapters.base import Adapter
-from mbmrl.dynamics import Affine, Doubt, Dynamics, Params
+from mbmrl.dynamics import Affine, Dynamics, Params
 from mbmrl.meta import HORIZON, open_loop_error
 from mbmrl.tasks import Task
-from mbmrl.types import Plan, Rollout, RolloutFn, Transitions
+from mbmrl.types import Plan, RolloutFn, Transitions
 
 GATE_MEMORY = 0.8
 """Share of its record that the gate keeps from tick to tick: a model that comes and goes with every
@@ -65,11 +65,9 @@ class TrueModel:
     def rollout(self) -> RolloutFn:
         """Simulate every candidate."""
 
-        def roll(obs: Tensor, acts: Tensor) -> Rollout:
+        def roll(obs: Tensor, acts: Tensor) -> Tensor:
             futures = [f(a) for f, a in zip(self.rollouts, acts.double().numpy(), strict=True)]
-            return Rollout(
-                torch.from_numpy(np.stack(futures)).float(), acts.new_zeros(acts.shape[:2])
-            )
+            return torch.from_numpy(np.stack(futures)).float()
 
         return roll
 
@@ -89,20 +87,13 @@ class LearnedModel:
         adapter: window → θ′.
         window: length of the history m.
         held_back: how many of the newest transitions judge θ′; 0 switches the gate off.
-        pessimism: cost of planning where θ′ is as uncertain as a transition is noisy: the planner
-            finds whatever the model gets wrong in its favour.
     """
 
     def __init__(
-        self,
-        dynamics: Dynamics,
-        adapter: Adapter,
-        window: int = 32,
-        held_back: int = 6,
-        pessimism: float = 0.0,
+        self, dynamics: Dynamics, adapter: Adapter, window: int = 32, held_back: int = 6
     ) -> None:
         self.dynamics, self.adapter = dynamics, adapter
-        self.held_back, self.pessimism = held_back, pessimism
+        self.held_back = held_back
         self.history: deque[Transitions] = deque(maxlen=window)
         self._info: dict[str, Tensor] = {}
         self._record: Tensor | None = None
@@ -124,7 +115,7 @@ class LearnedModel:
         """Adapt and roll out."""
         adapted = self._adapted()
         self._used.append(adapted)
-        return self.dynamics.rollout(adapted, self._doubt(adapted))
+        return self.dynamics.rollout(adapted)
 
     def info(self) -> dict[str, Tensor]:
         """Errors of prior and adapted model on the newest transitions; the gate's state.
@@ -132,12 +123,6 @@ class LearnedModel:
         One step ahead, and open loop over the last :data:`HORIZON` steps with the model of then.
         """
         return self._info
-
-    def _doubt(self, params: Params) -> Doubt | None:
-        if not (self.pessimism and self.history):
-            return None
-        doubt = self.adapter.doubt(self.dynamics, params, self._newest(len(self.history)))
-        return doubt and doubt.times(self.pessimism)
 
     def _adapted(self) -> Params:
         prior = self.dynamics.prior()

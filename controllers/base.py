@@ -227,8 +227,8 @@ class SamplingPlanner(ABC):
             # Interpolation keeps to the limits but for its last bit, which this clamp removes.
             actions = torch.einsum("hk,rnku->rnhu", self._basis, knots)  # ten times as fast as @
             actions = actions.clamp(self.low, self.high)
-            predicted, doubt = rollout(obs, actions)
-            costs = (cost(predicted, actions) + doubt).float()
+            predicted = rollout(obs, actions)
+            costs = cost(predicted, actions).float()
             return actions, predicted, torch.where(costs.isfinite(), costs, torch.inf)
 
         shifted = (self._shift @ self._last).clamp(self.low, self.high)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from controllers.agent import Agent, LearnedModel, TrueModel
+from controllers.agent import Agent, LearnedModel, Model, TrueModel
 from controllers.base import Planner
 from controllers.scripted import Rest
 from mbmrl import registry, tasks
@@ -83,11 +83,11 @@ def make_agent(
     if checkpoint is None:
         raise ValueError(f"agent {name!r} needs a checkpoint")
     plan_with = "random" if name == "random" else planner
-    model = learned_model(name, checkpoint, settings.pessimism)
+    model = learned_model(name, checkpoint)
     return Agent(model, make_planner(spec, settings, plan_with, seed=seed), task)
 
 
-def learned_model(name: str, checkpoint: Checkpoint, pessimism: float) -> LearnedModel:
+def learned_model(name: str, checkpoint: Checkpoint) -> Model:
     """The learned model behind an agent's name."""
     if name == "frozen":
         return LearnedModel(*checkpoint.frozen(), checkpoint.window, held_back=0)
@@ -95,4 +95,4 @@ def learned_model(name: str, checkpoint: Checkpoint, pessimism: float) -> Learne
         return LearnedModel(*checkpoint.learner("none"), checkpoint.window, held_back=0)
     adapter = checkpoint.default if name in ("default", "random") else name
     learner = checkpoint.learner(adapter)
-    return LearnedModel(*learner, checkpoint.window, checkpoint.held_back, pessimism)
+    return LearnedModel(*learner, checkpoint.window, checkpoint.held_back)

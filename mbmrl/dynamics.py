@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mbmrl.spec import RobotSpec
-from mbmrl.types import Rollout, RolloutFn, Transitions
+from mbmrl.types import RolloutFn, Transitions
 
 CLAMP = 5.0
 """Inputs beyond this many standard deviations are clamped: the network never saw such numbers."""
@@ -63,34 +63,6 @@ class Affine(NamedTuple):
 
 Params: TypeAlias = list[Affine]
 """The layers of a network, first to last."""
-
-
-class Doubt(NamedTuple):
-    """Variance of a last layer's weights, as seen through features φ.
-
-    That is φᵀ diag(scale) φ + offset, less what the m transitions of a window took away.
-
-    Attributes:
-        scale: prior variance of each weight.
-        offset: the bias's.
-        keys: ‖keys φ + shift‖² is what the window took away.
-        shift: see ``keys``.
-    """
-
-    scale: Float[Tensor, " d"]
-    offset: Float[Tensor, ""]
-    keys: Float[Tensor, "*b m d"]
-    shift: Float[Tensor, "*b m"]
-
-    def __call__(self, features: Float[Tensor, "*b n d"]) -> Float[Tensor, "*b n"]:
-        """The variance."""
-        known = (features @ self.keys.mT + self.shift[..., None, :]).square().sum(-1)
-        return (features.square() @ self.scale + self.offset - known).clamp_min(0)
-
-    def times(self, factor: float) -> Doubt:
-        """So many times as much."""
-        root = factor**0.5
-        return Doubt(self.scale * factor, self.offset * factor, self.keys * root, self.shift * root)
 
 
 class Dynamics(nn.Module):
@@ -206,41 +178,34 @@ class Dynamics(nn.Module):
         params: Params,
         obs: Float[Tensor, "*b n o"],
         acts: Float[Tensor, "*b n h u"],
-        doubt: Doubt | None = None,
-    ) -> Rollout:
-        """Predict h steps ahead under given actions; the pose is integrated outside the network.
-
-        The rollout's doubt is the mean of ``doubt`` along the way.
-        """
+    ) -> Float[Tensor, "*b n h o"]:
+        """Predict h steps ahead under given actions; the pose is integrated outside the network."""
         poses, k = len(self.pose_at), len(self.state_at)
         to_state = acts.new_zeros(self.target_std.numel(), k)
         to_state[range(poses, to_state.shape[0]), self.predicted_at] = self.target_std[poses:]
         drift = acts.new_zeros(k)
         drift[self.predicted_at] = self.target_mean[poses:]
         state = obs[..., self.state_at]
-        states, motions, doubts = [], [], [acts.new_zeros(acts.shape[:-2])]
+        states, motions = [], []
         for act in acts.unbind(-2):
             raw = torch.cat([state, act], -1)
-            features = self.features(params, self._normalise(raw))
-            y = params[-1](features)
+            y = self.predict(params, self._normalise(raw))
             state = raw @ self._carry_over + y @ to_state + drift
             states.append(state)
             motions.append(y[..., :poses])
-            if doubt is not None:
-                doubts.append(doubt(features))
         future = acts.new_empty(*acts.shape[:-1], self.spec.num_obs)
         future[..., self.state_at] = torch.stack(states, -2)
         if poses:
             motion = torch.stack(motions, -2) * self.target_std[:poses] + self.target_mean[:poses]
             future[..., self.pose_at] = integrate(obs[..., self.pose_at], motion)
-        return Rollout(future, torch.stack(doubts).sum(0) / len(states))
+        return future
 
-    def rollout(self, params: Params, doubt: Doubt | None = None) -> RolloutFn:
+    def rollout(self, params: Params) -> RolloutFn:
         """The planner's view of the model: every candidate of every robot, h steps ahead."""
         merged = [layer.merged() for layer in params]
 
-        def roll(obs: Float[Tensor, "r o"], acts: Float[Tensor, "r n h u"]) -> Rollout:
-            return self.unroll(merged, obs[:, None].expand(-1, acts.shape[1], -1), acts, doubt)
+        def roll(obs: Float[Tensor, "r o"], acts: Float[Tensor, "r n h u"]) -> Tensor:
+            return self.unroll(merged, obs[:, None].expand(-1, acts.shape[1], -1), acts)
 
         return roll
 

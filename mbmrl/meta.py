@@ -41,7 +41,7 @@ def open_loop_error(
     spec, poses = dynamics.spec, len(dynamics.pose_at)
     acts, truth = (x.unfold(-2, horizon, STRIDE).mT for x in (query.act, query.next_obs))
     start = query.obs[..., : query.obs.shape[-2] - horizon + 1 : STRIDE, :]
-    future = dynamics.unroll(params, start, acts).obs
+    future = dynamics.unroll(params, start, acts)
     fields = spec.index(spec.predicted)
     scale = dynamics.input_std[: len(dynamics.state_at)][dynamics.predicted_at]
     state = (future - truth)[..., fields] / scale

@@ -18,7 +18,6 @@ class Settings:
         activation: of the network.
         window: transitions of history m that adapting uses.
         held_back: the newest of them, which judge θ′ in the gate; 0 for no gate.
-        pessimism: cost of planning where θ′ is as uncertain as a transition is noisy.
         planner: name of the planner.
         plan: its keyword arguments, for the learned model.
         true_plan: the same for the true simulator (oracle and nominal), far slower a candidate.
@@ -38,7 +37,6 @@ class Settings:
     activation: str = "silu"
     window: int = 32
     held_back: int = 6
-    pessimism: float = 0.1
     planner: str = "mppi"
     plan: dict[str, Any] = field(default_factory=dict)
     true_plan: dict[str, Any] = field(default_factory=dict)

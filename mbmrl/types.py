@@ -12,21 +12,8 @@ from typing import NamedTuple
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-
-class Rollout(NamedTuple):
-    """What would happen.
-
-    Attributes:
-        obs: every candidate's next h observations.
-        doubt: what it costs to rely on them, on top of the task's cost; 0 for no doubt.
-    """
-
-    obs: Float[Tensor, "*b n h o"]
-    doubt: Float[Tensor, "*b n"]
-
-
-RolloutFn = Callable[[Float[Tensor, "r o"], Float[Tensor, "r n h u"]], Rollout]
-"""From each robot's obs, under every candidate's actions."""
+RolloutFn = Callable[[Float[Tensor, "r o"], Float[Tensor, "r n h u"]], Float[Tensor, "r n h o"]]
+"""What would happen: from each robot's obs, every candidate's next h observations."""
 
 CostFn = Callable[[Float[Tensor, "r n h o"], Float[Tensor, "r n h u"]], Float[Tensor, "r n"]]
 """How bad each candidate is; lower is better, NaN or inf is never chosen."""

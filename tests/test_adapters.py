@@ -125,7 +125,7 @@ def test_contract_no_history_no_change(dynamics_and_adapter: Pair) -> None:
 def test_contract_nothing_to_learn_where_the_prior_is_right(dynamics_and_adapter: Pair) -> None:
     dynamics, adapter = dynamics_and_adapter
     data = window(2, LONGEST)
-    after = dynamics.unroll(dynamics.prior(), data.obs, data.act[:, :, None]).obs[:, :, 0]
+    after = dynamics.unroll(dynamics.prior(), data.obs, data.act[:, :, None])[:, :, 0]
     params = adapter.adapt(dynamics, data._replace(next_obs=after))
     prior = predicted(dynamics, dynamics.prior(), 2, 4)
     torch.testing.assert_close(predicted(dynamics, params, 2, 4), prior)
@@ -351,7 +351,7 @@ def test_small_residuals_are_least_squares() -> None:
     x, y = dynamics.inputs(data.obs, data.act), dynamics.targets(data)
     close = dynamics.predict(dynamics.prior(), x) + 1e-4 * y
     target = close * dynamics.target_std + dynamics.target_mean
-    after = dynamics.unroll(dynamics.prior(), data.obs, data.act[:, None]).obs[:, 0]
+    after = dynamics.unroll(dynamics.prior(), data.obs, data.act[:, None])[:, 0]
     after[:, 3] = data.obs[:, 3] + target[:, 3]
     stepped = maml.adapt(dynamics, data._replace(next_obs=after))[-1].bias
     expected = dynamics.biases[-1].clone()
@@ -400,40 +400,6 @@ def test_bayes_is_the_posterior_mean_in_closed_form(m: int) -> None:
     torch.testing.assert_close(last_layer(params), expected, rtol=1e-8, atol=1e-10)
     for layer, before in zip(params[:-1], dynamics.prior(), strict=False):
         assert layer.merged().weight is before.weight and layer.bias is before.bias
-
-
-@pytest.mark.parametrize("m", [1, 4, 30])
-@pytest.mark.parametrize("name", ["bayes", "maml_bayes"])
-def test_doubt_is_the_posterior_variance_in_closed_form(name: str, m: int) -> None:
-    """φᵀ (S⁻¹ + Φᵀ diag(1/ν) Φ)⁻¹ φ, by the noise of a fresh transition."""
-    dynamics = model()
-    adapter = make(registry.load("adapters", name), dynamics)
-    bayes = adapter if isinstance(adapter, Bayes) else adapter.head
-    data, elsewhere = window(m, scale=2.0), window(9, seed=8)
-    params = adapter.adapt(dynamics, data)
-    body = [*params[:-1], dynamics.prior()[-1]]
-    phi, _, _ = problem(dynamics, data, body)
-    at, _, _ = problem(dynamics, elsewhere, body)
-    precision = torch.diag((-bayes.log_scale).exp()) + phi.T @ (phi / bayes.noise(m)[:, None])
-    expected = (at @ torch.linalg.inv(precision) * at).sum(-1) / bayes.log_noise.exp()
-    doubt = adapter.doubt(dynamics, params, data)
-    assert doubt is not None
-    torch.testing.assert_close(doubt(at[:, :-1]), expected, rtol=1e-6, atol=1e-9)
-    torch.testing.assert_close(doubt.times(0.3)(at[:, :-1]), 0.3 * expected, rtol=1e-6, atol=1e-9)
-
-
-def test_a_rollout_doubts_as_much_as_its_steps_do_on_average() -> None:
-    dynamics = model()
-    bayes, data = make(Bayes, dynamics), window(5)
-    params = bayes.adapt(dynamics, data)
-    doubt = bayes.doubt(dynamics, params, data)
-    assert doubt is not None
-    obs, acts = data.obs[:1], window(3, seed=4).act[None]
-    future, mean = dynamics.unroll(params, obs, acts, doubt)
-    steps = torch.cat([obs[:, None], future[:, :-1]], 1)
-    phi = dynamics.features(params, dynamics.inputs(steps, acts))
-    torch.testing.assert_close(mean, doubt(phi).mean(-1))
-    assert dynamics.unroll(params, obs, acts).doubt.tolist() == [0.0]
 
 
 def test_bayes_with_endless_noise_is_the_prior_and_with_none_least_squares() -> None:

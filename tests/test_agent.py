@@ -45,7 +45,7 @@ def driven(truths: list[Dynamics], steps: int, seed: int = 2) -> list[Transition
     obs, ticks = torch.randn(len(truths), 1, 2, generator=g), []
     for _ in range(steps):
         act = torch.rand(len(truths), 1, 1, generator=g) * 2 - 1
-        after = [t.unroll(t.prior(), obs[r], act[r][None]).obs[:, 0] for r, t in enumerate(truths)]
+        after = [t.unroll(t.prior(), obs[r], act[r][None])[:, 0] for r, t in enumerate(truths)]
         ticks.append(Transitions(obs, act, torch.stack(after)))
         obs = ticks[-1].next_obs
     return ticks
@@ -54,8 +54,7 @@ def driven(truths: list[Dynamics], steps: int, seed: int = 2) -> list[Transition
 def future(rollout: RolloutFn, robots: int, seed: int = 7) -> Tensor:
     """What a rollout says about some candidates, to tell models apart."""
     g = torch.Generator().manual_seed(seed)
-    obs, acts = torch.randn(robots, 2, generator=g), torch.randn(robots, 4, 5, 1, generator=g)
-    return rollout(obs, acts).obs
+    return rollout(torch.randn(robots, 2, generator=g), torch.randn(robots, 4, 5, 1, generator=g))
 
 
 class Stub(Adapter):
@@ -192,7 +191,7 @@ def test_robots_side_by_side_are_robots_one_by_one(name: str) -> None:
         own = [Transitions(*(x[r : r + 1] for x in t)) for t in ticks]
         alone = observed(LearnedModel(prior, adapter, WINDOW, HELD_BACK), own)
         torch.testing.assert_close(
-            alone.rollout()(obs[r : r + 1], acts[r : r + 1]).obs[0], said[r], atol=1e-4, rtol=1e-4
+            alone.rollout()(obs[r : r + 1], acts[r : r + 1])[0], said[r], atol=1e-4, rtol=1e-4
         )
         for key, value in together.info().items():
             torch.testing.assert_close(alone.info()[key][0], value[r], atol=1e-4, rtol=1e-3)
@@ -350,24 +349,6 @@ def test_adapting_pays_on_a_changed_robot(name: str) -> None:
     assert info["pred_error_adapted"].item() < info["pred_error_prior"].item()
 
 
-def test_pessimism_charges_for_what_the_adapter_does_not_know() -> None:
-    prior = model()
-    ticks = driven([model(1)], WINDOW)
-    obs, acts = torch.randn(1, 2), torch.randn(1, 4, 5, 1)
-
-    def doubt(name: str, pessimism: float, seen: int = WINDOW) -> Tensor:
-        adapter = registry.load("adapters", name)(prior)
-        learned = LearnedModel(prior, adapter, WINDOW, HELD_BACK, pessimism)
-        return observed(learned, ticks[:seen]).rollout()(obs, acts).doubt
-
-    some = doubt("bayes", 0.5)
-    assert (some > 0).all() and len(some.unique()) == 4
-    torch.testing.assert_close(doubt("bayes", 1.0), 2 * some)
-    assert (doubt("bayes", 0.5, seen=HELD_BACK) > some).all()  # it has seen less
-    for none in (doubt("bayes", 0.0), doubt("bayes", 0.5, seen=0), doubt("maml", 0.5)):
-        assert torch.equal(none, torch.zeros(1, 4))
-
-
 # --- the figures ---------------------------------------------------------------------------------
 
 
@@ -427,7 +408,7 @@ class Told:
     def plan(self, obs: Tensor, rollout: RolloutFn, cost: CostFn) -> Plan:
         self.calls.append(obs)
         r = len(obs)
-        predicted = rollout(obs, torch.zeros(r, 1, 2, 1)).obs
+        predicted = rollout(obs, torch.zeros(r, 1, 2, 1))
         return Plan(
             action=torch.zeros(r, 1),
             actions=torch.zeros(r, 2, 1),
@@ -503,8 +484,7 @@ def test_the_true_model_asks_each_robots_own_simulator() -> None:
 
     truth = TrueModel([simulator(1.0), simulator(2.0)])
     acts = torch.arange(2 * 3 * 4.0).reshape(2, 3, 4, 1)
-    said, doubt = truth.rollout()(torch.zeros(2, 2), acts)
-    assert torch.equal(doubt, torch.zeros(2, 3))
+    said = truth.rollout()(torch.zeros(2, 2), acts)
     assert said.shape == (2, 3, 4, 2) and said.dtype == torch.float32
     torch.testing.assert_close(said[1, ..., :1], acts[1] + 2)
     assert all(a.dtype == np.float64 for a in asked)

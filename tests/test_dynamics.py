@@ -199,7 +199,7 @@ def test_the_pose_never_enters_the_network() -> None:
     acts = torch.randn(4, 1, 6, 2, generator=torch.Generator().manual_seed(2))
     moved = data.obs.clone()
     moved[..., dynamics.pose_at] += torch.tensor([30.0, -20.0, 2.5])
-    here, there = (dynamics.unroll(dynamics.prior(), o, acts).obs for o in (data.obs, moved))
+    here, there = (dynamics.unroll(dynamics.prior(), o, acts) for o in (data.obs, moved))
     torch.testing.assert_close(there[..., dynamics.state_at], here[..., dynamics.state_at])
 
     def motions(start: Tensor, future: Tensor) -> Tensor:
@@ -218,7 +218,7 @@ def test_one_step_is_the_forward_pass_plus_what_is_known(spec: RobotSpec) -> Non
     dynamics = model(spec)
     data = random_data(spec, 5, 2)
     change = dynamics(data.obs, data.act)
-    after = dynamics.unroll(dynamics.prior(), data.obs, data.act[..., None, :]).obs[..., 0, :]
+    after = dynamics.unroll(dynamics.prior(), data.obs, data.act[..., None, :])[..., 0, :]
     predicted = data.obs.clone()
     poses = len(dynamics.pose_at)
     if poses:
@@ -235,9 +235,9 @@ def test_many_steps_are_one_step_many_times(spec: RobotSpec) -> None:
     dynamics = model(spec)
     obs = random_data(spec, 3, 2).obs
     acts = torch.randn(3, 2, 5, spec.num_act, generator=torch.Generator().manual_seed(3))
-    future = dynamics.unroll(dynamics.prior(), obs, acts).obs
+    future = dynamics.unroll(dynamics.prior(), obs, acts)
     for t in range(5):
-        obs = dynamics.unroll(dynamics.prior(), obs, acts[..., t : t + 1, :]).obs[..., 0, :]
+        obs = dynamics.unroll(dynamics.prior(), obs, acts[..., t : t + 1, :])[..., 0, :]
         torch.testing.assert_close(future[..., t, :], obs, atol=1e-4, rtol=1e-4)
 
 
@@ -246,7 +246,7 @@ def test_known_fields_follow_the_spec_whatever_the_network_says() -> None:
     acts = torch.randn(1, 2, 6, 2, generator=torch.Generator().manual_seed(4))
     for seed in (0, 1):
         dynamics = model(seed=seed)
-        future = dynamics.unroll(dynamics.prior(), obs, acts).obs
+        future = dynamics.unroll(dynamics.prior(), obs, acts)
         states = torch.cat([obs[..., None, :], future], -2)
         expected = 0.25 * states[..., :-1, 0] + 0.5 * acts[..., 0] + 0.125 * states[..., :-1, 1]
         torch.testing.assert_close(future[..., 0], expected, atol=1e-6, rtol=1e-6)
@@ -270,7 +270,7 @@ def test_inputs_are_clamped() -> None:
 def test_an_unroll_is_clamped_at_every_step() -> None:
     dynamics = model()
     acts = torch.full((1, 1, 200, 2), 1e5)
-    future = dynamics.unroll(dynamics.prior(), torch.full((1, 1, SPEC.num_obs), 1e5), acts).obs
+    future = dynamics.unroll(dynamics.prior(), torch.full((1, 1, SPEC.num_obs), 1e5), acts)
     assert future.isfinite().all()
 
 
@@ -279,13 +279,13 @@ def test_each_robot_of_a_batch_is_rolled_out_with_its_own_parameters() -> None:
     params = low_rank(dynamics, robots=3)
     obs = random_data(SPEC, 3).obs
     acts = torch.randn(3, 4, 5, 2, generator=torch.Generator().manual_seed(6))
-    together = dynamics.rollout(params)(obs, acts).obs
+    together = dynamics.rollout(params)(obs, acts)
     assert together.shape == (3, 4, 5, SPEC.num_obs)
     for r in range(3):
-        alone = dynamics.rollout(of_robot(params, r))(obs[r : r + 1], acts[r : r + 1]).obs
+        alone = dynamics.rollout(of_robot(params, r))(obs[r : r + 1], acts[r : r + 1])
         torch.testing.assert_close(together[r], alone[0], atol=1e-4, rtol=1e-4)
     # and the robots do differ
-    same = dynamics.rollout(params)(obs[:1].expand(3, -1), acts[:1].expand(3, -1, -1, -1)).obs
+    same = dynamics.rollout(params)(obs[:1].expand(3, -1), acts[:1].expand(3, -1, -1, -1))
     assert (same[0] - same[1]).abs().max() > 0.1
 
 

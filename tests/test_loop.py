@@ -43,7 +43,7 @@ class Grid:
     def reset(self, num_robots: int = 1) -> None: ...
 
     def plan(self, obs: Tensor, rollout: RolloutFn, cost: CostFn) -> Plan:
-        futures = rollout(obs, self.candidates).obs
+        futures = rollout(obs, self.candidates)
         costs = cost(futures, self.candidates)
         i = int(costs.argmin())
         actions = self.candidates[:, i]
@@ -130,10 +130,10 @@ def test_a_reset_forgets_what_was_adapted_before_any_new_transition() -> None:
     broken.gain = -1.0
     drive(broken, agent, 20)
     obs, acts = torch.zeros(1, 2), torch.ones(1, 1, 1, 1)
-    adapted = agent.model.rollout()(obs, acts).obs
+    adapted = agent.model.rollout()(obs, acts)
     agent.reset(np.zeros(2))
     assert adapted[..., 0].item() < 0.0
-    assert agent.model.rollout()(obs, acts).obs[..., 0].item() == pytest.approx(DT)
+    assert agent.model.rollout()(obs, acts)[..., 0].item() == pytest.approx(DT)
 
 
 def test_known_mistake_6_what_is_reported_is_what_was_planned_for() -> None:

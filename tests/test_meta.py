@@ -55,7 +55,7 @@ def driven(truth: Dynamics, batch: int = 3, k: int = 18, seed: int = 2) -> Trans
     g = torch.Generator().manual_seed(seed)
     start = torch.randn(batch, truth.spec.num_obs, generator=g)
     acts = torch.rand(batch, k, truth.spec.num_act, generator=g) * 2 - 1
-    future = truth.unroll(truth.prior(), start[:, None], acts[:, None]).obs[:, 0]
+    future = truth.unroll(truth.prior(), start[:, None], acts[:, None])[:, 0]
     obs = torch.cat([start[:, None], future], 1)
     return Transitions(obs[:, :-1], acts, obs[:, 1:])
 
@@ -167,7 +167,7 @@ def test_open_loop_error_by_hand() -> None:
     truth, wrong = model(), model(seed=9)
     query = driven(truth, k=10)
     found = open_loop_error(wrong, wrong.prior(), query, 10)[:, 0]
-    future = wrong.unroll(wrong.prior(), query.obs[:, :1], query.act[:, None]).obs[:, 0]
+    future = wrong.unroll(wrong.prior(), query.obs[:, :1], query.act[:, None])[:, 0]
     miss = future - query.next_obs
     # amp is known, so it is no error; vx and vy are the network's inputs 1 and 2
     torch.testing.assert_close(found[..., 3:], miss[..., 4:] / wrong.input_std[1:3])
@@ -186,7 +186,7 @@ def test_a_turn_of_the_whole_robot_changes_no_error() -> None:
     sizes = []
     for yaw in (0.0, math.pi - 1e-3, -math.pi + 1e-3, 100.0):
         start[:, 3] = yaw
-        future = truth.unroll(truth.prior(), start[:, None], acts[:, None]).obs[:, 0]
+        future = truth.unroll(truth.prior(), start[:, None], acts[:, None])[:, 0]
         future[..., 3] = wrap(future[..., 3])  # as a robot measures it
         obs = torch.cat([start[:, None], future], 1)
         query = Transitions(obs[:, :-1], acts, obs[:, 1:])

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from mbmrl.dynamics import Doubt, Dynamics, Params
+from mbmrl.dynamics import Dynamics, Params
 from mbmrl.types import Transitions
 
 
@@ -25,13 +25,3 @@ class Adapter(nn.Module, ABC):
     @abstractmethod
     def adapt(self, prior: Dynamics, window: Transitions) -> Params:
         """θ* → θ′ on a window of (*b, m) transitions, oldest first; m = 0 gives θ*."""
-
-    def doubt(self, prior: Dynamics, params: Params, window: Transitions) -> Doubt | None:
-        """How uncertain θ′ is after the window; None for a learner that does not know.
-
-        Args:
-            prior: θ*.
-            params: θ′, the features of which are looked at.
-            window: what θ′ was adapted on.
-        """
-        return None

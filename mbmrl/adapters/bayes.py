@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mbmrl.adapters.base import Adapter
-from mbmrl.dynamics import Affine, Doubt, Dynamics, Params
+from mbmrl.dynamics import Affine, Dynamics, Params
 from mbmrl.types import Transitions
 
 
@@ -46,25 +46,9 @@ class Bayes(Adapter):
         """The posterior mean of the last layer."""
         keys = phi * self.log_scale[:-1].exp()
         offset = self.log_scale[-1].exp()
-        values = torch.cholesky_solve(y - last(phi), self._cholesky(phi))
+        system = keys @ phi.mT + offset + torch.diag(self.noise(phi.shape[-2]))
+        values = torch.cholesky_solve(y - last(phi), torch.linalg.cholesky(system))
         return Affine(last.weight, last.bias + offset * values.sum(-2, keepdim=True), keys, values)
-
-    def doubt(self, prior: Dynamics, params: Params, window: Transitions) -> Doubt | None:
-        """The posterior variance, in units of the noise ν of a fresh transition."""
-        phi = prior.features(params, prior.inputs(window.obs, window.act))
-        scale = self.log_scale.exp()
-        known = torch.cat([phi * scale[:-1], scale[-1].expand(*phi.shape[:-1], 1)], -1)
-        known = torch.linalg.solve_triangular(self._cholesky(phi), known, upper=False)
-        root = self.log_noise.exp().sqrt()
-        return Doubt(
-            scale[:-1] / root**2, scale[-1] / root**2, known[..., :-1] / root, known[..., -1] / root
-        )
-
-    def _cholesky(self, phi: Float[Tensor, "*b m d"]) -> Float[Tensor, "*b m m"]:
-        """Of the covariance of the window's targets, Φ S Φᵀ + diag(ν)."""
-        scale = self.log_scale.exp()
-        system = (phi * scale[:-1]) @ phi.mT + scale[-1] + torch.diag(self.noise(phi.shape[-2]))
-        return torch.linalg.cholesky(system)
 
     def noise(self, m: int) -> Float[Tensor, " m"]:
         """Noise ν at each place of the window, oldest first."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 from mbmrl.adapters.base import Adapter
 from mbmrl.adapters.bayes import Bayes
 from mbmrl.adapters.maml import Maml, Rates
-from mbmrl.dynamics import Doubt, Dynamics, Params
+from mbmrl.dynamics import Dynamics, Params
 from mbmrl.types import Transitions
 
 
@@ -30,7 +30,3 @@ class MamlBayes(Adapter):
             return params
         phi = prior.features(params, prior.inputs(window.obs, window.act))
         return [*params[:-1], self.head.regress(params[-1], phi, prior.targets(window))]
-
-    def doubt(self, prior: Dynamics, params: Params, window: Transitions) -> Doubt | None:
-        """That of the ridge, on the features after the step."""
-        return self.head.doubt(prior, params, window)
