@@ -21,7 +21,7 @@ setup(
     packages=find_packages(
         include=["mbmrl", "mbmrl.*", "controllers", "controllers.*", "robots", "robots.*"]
     ),
-    package_data={"mbmrl": ["py.typed", "checkpoints/**/*"]},
+    package_data={"mbmrl": ["py.typed", "checkpoints/**/*", "engines/*.cpp"]},
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/mbmrl"]),
         ("share/mbmrl", ["package.xml"]),

@@ -16,6 +16,8 @@ from torch import Tensor
 from controllers.base import Planner
 from mbmrl.adapters.base import Adapter
 from mbmrl.dynamics import Affine, Dynamics, Params
+from mbmrl.engines.base import Engine
+from mbmrl.engines.plain import Plain
 from mbmrl.meta import HORIZON, open_loop_error
 from mbmrl.tasks import Task
 from mbmrl.types import Plan, RolloutFn, Transitions
@@ -87,13 +89,19 @@ class LearnedModel:
         adapter: window → θ′.
         window: length of the history m.
         held_back: how many of the newest transitions judge θ′; 0 switches the gate off.
+        engine: rolls θ′ out; plain torch where none is given.
     """
 
     def __init__(
-        self, dynamics: Dynamics, adapter: Adapter, window: int = 32, held_back: int = 6
+        self,
+        dynamics: Dynamics,
+        adapter: Adapter,
+        window: int = 32,
+        held_back: int = 6,
+        engine: Engine | None = None,
     ) -> None:
         self.dynamics, self.adapter = dynamics, adapter
-        self.held_back = held_back
+        self.held_back, self.engine = held_back, engine or Plain()
         self.history: deque[Transitions] = deque(maxlen=window)
         self._info: dict[str, Tensor] = {}
         self._record: Tensor | None = None
@@ -115,7 +123,7 @@ class LearnedModel:
         """Adapt and roll out."""
         adapted = self._adapted()
         self._used.append(adapted)
-        return self.dynamics.rollout(adapted)
+        return self.engine.rollout(self.dynamics, adapted)
 
     def info(self) -> dict[str, Tensor]:
         """Errors of prior and adapted model on the newest transitions; the gate's state.

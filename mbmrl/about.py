@@ -15,6 +15,7 @@ from rich.table import Table
 
 from mbmrl import __version__, checkpoint, conditions, registry
 from mbmrl.compose import AGENTS
+from mbmrl.engines import base as engines
 from mbmrl.scene import NoOpenGL, backend
 
 LIBRARIES = ("torch", "mujoco", "dm-control", "numpy", "scipy", "safetensors")
@@ -55,6 +56,8 @@ def machine() -> Table:
             f"{torch.get_num_threads()} (OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS')})",
         ],
         ["instructions", ", ".join(f for f in CPU_FLAGS if f in flags) or "none of interest"],
+        *([f"engine: {name}", found] for name, found in engines.availability().items()),
+        ["engine in use", engines.best().name],
         ["GPU", torch.cuda.get_device_name() if torch.cuda.is_available() else "none"],
         ["OpenGL", rendering],
     ]

@@ -10,6 +10,7 @@ from controllers.base import Planner
 from controllers.scripted import Rest
 from mbmrl import registry, tasks
 from mbmrl.checkpoint import Checkpoint
+from mbmrl.engines import base as engines
 from mbmrl.settings import Settings, settings_for
 from mbmrl.spec import RobotSpec
 from robots.base import Robot
@@ -89,10 +90,12 @@ def make_agent(
 
 def learned_model(name: str, checkpoint: Checkpoint) -> Model:
     """The learned model behind an agent's name."""
+    held_back = 0
     if name == "frozen":
-        return LearnedModel(*checkpoint.frozen(), checkpoint.window, held_back=0)
-    if name == "pooled":
-        return LearnedModel(*checkpoint.learner("none"), checkpoint.window, held_back=0)
-    adapter = checkpoint.default if name in ("default", "random") else name
-    learner = checkpoint.learner(adapter)
-    return LearnedModel(*learner, checkpoint.window, checkpoint.held_back)
+        learner = checkpoint.frozen()
+    elif name == "pooled":
+        learner = checkpoint.learner("none")
+    else:
+        adapter = checkpoint.default if name in ("default", "random") else name
+        learner, held_back = checkpoint.learner(adapter), checkpoint.held_back
+    return LearnedModel(*learner, checkpoint.window, held_back, engines.best())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -101,8 +102,8 @@ class Dynamics(nn.Module):
         self.input_std: Tensor
         self.target_mean: Tensor
         self.target_std: Tensor
-        self.register_buffer("_carry_over", self._known_map(), persistent=False)
-        self._carry_over: Tensor
+        self.register_buffer("carry_over", self._known_map(), persistent=False)
+        self.carry_over: Tensor
 
     def _known_map(self) -> Float[Tensor, "i s"]:
         """Next state before the prediction is added: itself, or the spec's known linear map."""
@@ -180,6 +181,15 @@ class Dynamics(nn.Module):
         acts: Float[Tensor, "*b n h u"],
     ) -> Float[Tensor, "*b n h o"]:
         """Predict h steps ahead under given actions; the pose is integrated outside the network."""
+        return self.unroll_with(partial(self.predict, params), obs, acts)
+
+    def unroll_with(
+        self,
+        predict: Callable[[Float[Tensor, "*b n i"]], Float[Tensor, "*b n t"]],
+        obs: Float[Tensor, "*b n o"],
+        acts: Float[Tensor, "*b n h u"],
+    ) -> Float[Tensor, "*b n h o"]:
+        """:meth:`unroll` with whatever computes :meth:`predict`."""
         poses, k = len(self.pose_at), len(self.state_at)
         to_state = acts.new_zeros(self.target_std.numel(), k)
         to_state[range(poses, to_state.shape[0]), self.predicted_at] = self.target_std[poses:]
@@ -189,8 +199,8 @@ class Dynamics(nn.Module):
         states, motions = [], []
         for act in acts.unbind(-2):
             raw = torch.cat([state, act], -1)
-            y = self.predict(params, self._normalise(raw))
-            state = raw @ self._carry_over + y @ to_state + drift
+            y = predict(self._normalise(raw))
+            state = raw @ self.carry_over + y @ to_state + drift
             states.append(state)
             motions.append(y[..., :poses])
         future = acts.new_empty(*acts.shape[:-1], self.spec.num_obs)

@@ -85,8 +85,9 @@ SETTINGS: dict[str, Settings] = {
         babble=192,
         expert=32,
         rounds=2,
-        on_policy=96,
+        on_policy=144,
         lanes=16,
+        fit=FitConfig(updates=5000),
     ),
 }
 

@@ -1,0 +1,1 @@
+"""How an adapted model is rolled out: one interface, and the fastest that this machine offers."""

@@ -1,0 +1,146 @@
+"""The rollout in C++: built once with the machine's compiler, then loaded from a cache."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.cpp_extension import include_paths, library_paths
+
+from mbmrl.dynamics import CLAMP, Affine, Dynamics, Params, integrate
+from mbmrl.engines.base import Engine, EngineError
+from mbmrl.types import RolloutFn
+
+SOURCE = Path(__file__).with_name("rollout.cpp")
+BLOCK = 64
+"""Candidates that go through the whole horizon together: their activations fit into the cache."""
+MULTIPLE = 32
+"""Inputs and hidden layers are padded to a multiple of so many, two of the widest vectors."""
+FLAGS = {
+    "AVX2": ["-mavx2", "-mfma", "-mf16c"],
+    "AVX512": ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma", "-mf16c"],
+}
+"""Compiler flags, by torch's name of what the processor can do."""
+
+
+class Native(Engine):
+    """C++: a block of candidates at a time through all layers and steps."""
+
+    name: ClassVar[str] = "native"
+
+    def __init__(self) -> None:
+        library()
+
+    def rollout(self, dynamics: Dynamics, params: Params) -> RolloutFn:
+        """See :class:`Engine`."""
+        poses, order = len(dynamics.pose_at), [*dynamics.pose_at, *dynamics.state_at]
+        back = torch.tensor(order).argsort()
+        layers, width = [], _padded(dynamics.input_mean.numel())
+        for i, layer in enumerate(params):
+            last = i == len(params) - 1
+            layers.append(_packed(dynamics, layer.merged(), width, last=last))
+            width = layers[-1][0].shape[-1]
+        spec = (
+            dynamics.activation,
+            dynamics.input_mean,
+            1 / dynamics.input_std,
+            CLAMP,
+            dynamics.carry_over,
+            torch.tensor(dynamics.predicted_at),
+            poses,
+            BLOCK,
+        )
+
+        def roll(obs: Float[Tensor, "r o"], acts: Float[Tensor, "r n h u"]) -> Tensor:
+            futures = []
+            for r, (now, act) in enumerate(zip(obs[:, dynamics.state_at], acts, strict=True)):
+                own = [(w[min(r, len(w) - 1)], b[min(r, len(b) - 1)]) for w, b in layers]
+                weights, biases = zip(*own, strict=True)
+                state = now.expand(len(act), -1).contiguous()
+                futures.append(
+                    torch.ops.mbmrl.roll(state, act.contiguous(), weights, biases, *spec)
+                )
+            motion, states = torch.stack(futures).split([poses, len(dynamics.state_at)], -1)
+            if not poses:
+                return states[..., back]
+            pose = integrate(obs[:, None, dynamics.pose_at].expand(-1, acts.shape[1], -1), motion)
+            return torch.cat([pose, states], -1)[..., back]
+
+        return roll
+
+
+def _packed(
+    dynamics: Dynamics, layer: Affine, rows: int, *, last: bool
+) -> tuple[Float[Tensor, "r rows out"], Float[Tensor, "r out"]]:
+    """One layer, or one a robot, padded; the last one gives SI units."""
+    weight, bias = layer.weight, layer.bias
+    if last:
+        weight = weight * dynamics.target_std
+        bias = bias * dynamics.target_std + dynamics.target_mean
+    num_in, num_out = weight.shape[-2:]
+    weight, bias = weight.reshape(-1, num_in, num_out), bias.reshape(-1, num_out)
+    more = 0 if last else _padded(num_out) - num_out
+    pad = torch.nn.functional.pad
+    return pad(weight, (0, more, 0, rows - num_in)).contiguous(), pad(bias, (0, more)).contiguous()
+
+
+def _padded(width: int) -> int:
+    return -(-width // MULTIPLE) * MULTIPLE
+
+
+@functools.cache
+def library() -> Path:
+    """Load the extension, built first where this machine has not built it yet.
+
+    Built with one call of the compiler into a temporary file, which is then renamed: there is no
+    lock that a killed process could leave behind, and two processes at once do no harm.
+
+    Raises:
+        EngineError: there is no compiler, or it failed; a failure is remembered, with its output.
+    """
+    capability = torch.backends.cpu.get_cpu_capability()
+    known = capability if capability in FLAGS else "DEFAULT"
+    flags = ["-std=c++20", "-O3", "-shared", "-fPIC", *FLAGS.get(known, [])]
+    flags += [f"-DCPU_CAPABILITY={known}", f"-DCPU_CAPABILITY_{known}"]
+    flags += [f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"]
+    mark = hashlib.sha256(SOURCE.read_bytes() + " ".join(flags).encode()).hexdigest()[:12]
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mbmrl"
+    path = home / f"rollout-{torch.__version__}-{mark}.so"
+    failed = path.with_suffix(".failed")
+    if failed.exists():
+        raise EngineError(f"the compiler failed, see {failed}; delete it to try again")
+    if not path.exists():
+        _build(flags, path, failed)
+    try:
+        torch.ops.load_library(str(path))
+    except OSError as error:
+        raise EngineError(f"{path} cannot be loaded: {error}") from error
+    return path
+
+
+def _build(flags: list[str], path: Path, failed: Path) -> None:
+    compiler = shutil.which(os.environ.get("CXX", "c++"))
+    if compiler is None:
+        raise EngineError("no C++ compiler: install g++ for plans that take half as long")
+    print("Building the rollout engine, once: about 20 s.", file=sys.stderr)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    command = [compiler, *flags, str(SOURCE), "-o", str(part), "-ltorch", "-ltorch_cpu", "-lc10"]
+    command += [f"-I{p}" for p in include_paths()] + [f"-L{p}" for p in library_paths()]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            failed.write_text(" ".join(command) + "\n" + done.stderr)
+            raise EngineError(f"the compiler failed, see {failed}")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
