@@ -384,13 +384,18 @@ class Bench:
 
     A plan is compared with its bare matrix products, too: the network's multiplications, without
     activations, costs, or anything of the planner's own. Robots for which no checkpoint is shipped
-    get random weights, which cost the same.
+    get random weights, which cost the same. With --plan, large plans through large networks are
+    timed instead, on every rollout engine that this machine has; all ratios are taken in one run,
+    each rival in turn.
 
     For example:
 
       mbmrl bench
       mbmrl bench --robot cheetah --json bench.json
+      mbmrl bench --plan --json plan.json
     """
+
+    plan: Annotated[bool, arg(help="Time the planners and engines instead of the robots.")] = False
 
     robot: Annotated[
         str | None,
@@ -403,9 +408,17 @@ class Bench:
         _check_file(self.json)
         import torch
 
-        from mbmrl import bench
+        from mbmrl import bench, bench_plan
 
+        if self.plan and self.robot:
+            raise UsageError("--plan times no robot: leave --robot out")
         torch.set_num_threads(1)
+        if self.plan:
+            plans = [speed for case in bench_plan.CASES for speed in bench_plan.bench(case)]
+            if self.json:
+                _write(self.json, json.dumps([s.to_json() for s in plans], indent=1))
+            _print(bench_plan.table(plans))
+            return
         speeds = [bench.bench(name) for name in ([self.robot] if self.robot else bench.simulated())]
         if self.json:
             _write(self.json, json.dumps([s.to_json() for s in speeds], indent=1))

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mbmrl import bench, cli, conditions, evaluate, log, registry, settings
+from mbmrl import bench, bench_plan, cli, conditions, evaluate, log, registry, settings
+from mbmrl.bench_plan import Case
+from mbmrl.engines.base import availability
 from tests.dummy import SETTINGS, SPEC, Deaf, SimPointMass
 
 ROOT = Path(__file__).parent.parent
@@ -134,6 +136,7 @@ def test_a_mistake_in_a_process_of_its_own() -> None:
         (["train", "--out", "x", "--robot", REAL], "is not simulated"),
         (["bench", "--robot", REAL], "is not simulated"),
         (["bench", "--json", "absent/bench.json"], "there is no folder"),
+        (["bench", "--plan", "--robot", SIM], "leave --robot out"),
         (["plot", "absent"], "no recorded run in absent"),
     ],
 )
@@ -316,6 +319,25 @@ def test_bench_writes_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert speed["robot"] == "pointmass" and speed["weights"] == "random"
     assert speed["of_period"] == pytest.approx(speed["tick_ms_p99"] / 100)
     assert speed["plan_ms"] > 0 and speed["products_ms"] > 0
+
+
+def test_bench_times_every_engine_on_the_same_plans(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = (Case("cem", (8, 8), "relu", 40, 3, 2), Case("mppi", (8,), "silu", 50, 2, 1))
+    monkeypatch.setattr(bench_plan, "CASES", cases)
+    file = tmp_path / "plan.json"
+    assert command("bench", "--plan", "--json", file) == 0
+    rows = json.loads(file.read_text())
+    here = [name for name, found in availability().items() if found == "yes"]
+    assert [(r["planner"], r["engine"]) for r in rows] == [
+        (planner, engine) for planner in ("cem", "mppi") for engine in here
+    ]
+    named = """planner peer network activation dtype engine candidates horizon iterations ms_median
+    ms_iqr ratio_to_gemm"""
+    assert set(named.split()) == set(rows[0])
+    assert rows[0]["network"] == "2x8" and rows[0]["peer"] is None
+    assert all(r["ms_median"] > 0 and r["ratio_to_gemm"] > 0 for r in rows)
 
 
 @pytest.mark.parametrize(
