@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ from mbmrl.spec import Field, RobotSpec
 from mbmrl.types import Transitions
 from robots.hexapod import Hexapod
 
+ROOT = Path(__file__).parent.parent
 BARE = RobotSpec(
     name="bare",
     dt=0.1,
@@ -142,6 +145,36 @@ def test_the_plan_is_the_same(engine_type: type[Engine]) -> None:
         plans.append(planner.plan(obs[:, -1], roll, lambda p, a: -p[..., 0].sum(-1)))
     torch.testing.assert_close(plans[0].actions, plans[1].actions, rtol=0, atol=0.02)
     torch.testing.assert_close(plans[0].cost, plans[1].cost, rtol=1e-3, atol=1e-3)
+
+
+PLANS = """
+import resource, sys, torch
+from controllers.cem import CEM
+from mbmrl.dynamics import Dynamics
+from mbmrl.engines.base import make
+from mbmrl.spec import Field, RobotSpec
+
+spec = RobotSpec("s", 0.1, (Field("v", "m/s"), Field("w", "rad/s")), (Field("f", "N", -1, 1),))
+engine, dynamics = make(sys.argv[1]), Dynamics(spec, (32,), "relu").requires_grad_(False)
+sizes = dict(horizon=3, num_samples=(6,), num_elites=3, num_knots=2)
+planner = CEM(spec.act_low, spec.act_high, spec.rest, **sizes)
+used = []
+for k in range(10_001):
+    rollout = engine.rollout(dynamics, dynamics.prior())
+    planner.plan(torch.zeros(1, 2), rollout, lambda p, a: p.sum((-1, -2)))
+    if k in (500, 10_000):
+        used.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(used[1] - used[0])
+"""
+
+
+@pytest.mark.parametrize("engine_type", [Plain, Native])
+def test_memory_does_not_grow_over_ten_thousand_plans(engine_type: type[Engine]) -> None:
+    """In a process of its own, since checking annotations at run time takes memory too."""
+    name = usable(engine_type).name
+    command = [sys.executable, "-c", PLANS, name]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
+    assert int(done.stdout) < 1000, done.stderr  # [KiB]
 
 
 # --- which one there is -----------------------------------------------------------------------
