@@ -15,7 +15,7 @@ from torch import Tensor
 
 from controllers.base import Planner
 from mbmrl.adapters.base import Adapter
-from mbmrl.dynamics import Affine, Dynamics, Params
+from mbmrl.dynamics import Affine, Dynamics, Params, wrap
 from mbmrl.engines.base import Engine
 from mbmrl.engines.plain import Plain
 from mbmrl.meta import HORIZON, open_loop_error
@@ -27,6 +27,8 @@ GATE_MEMORY = 0.8
 noisy judgement is hard to plan with."""
 GATE_MARGIN = 0.7
 """θ′ must foresee clearly better: where it is as good as θ*, θ* is the steadier one."""
+DELAY_GAIN = 0.1
+"""Weight of the newest decision in the running mean of what decisions take."""
 WORST = 10.0
 """Normalised errors count so many deviations at most: a tumble must not outweigh an episode."""
 
@@ -188,10 +190,19 @@ class Agent:
         model: says what would happen.
         planner: chooses.
         task: says what is wanted.
+
+    Attributes:
+        looks_ahead: whether it plans from where the robot will be once the plan is ready, as the
+            model foresees it under the action sent last. A simulation waits for its plan; a robot
+            does not.
+        delay_s: what a decision took lately [s].
     """
 
     def __init__(self, model: Model, planner: Planner, task: Task) -> None:
         self.model, self.planner, self.task = model, planner, task
+        self.looks_ahead = False
+        self.delay_s = 0.0
+        self._sent: Tensor | None = None
 
     def reset(self, obs: Float[np.ndarray, "*r o"]) -> None:
         """Begin an episode: no history, no plan to warm-start from."""
@@ -199,6 +210,7 @@ class Agent:
         self.model.reset()
         self.planner.reset(len(first))
         self.task.reset(first)
+        self._sent = None
 
     def observe(
         self,
@@ -207,6 +219,7 @@ class Agent:
         next_obs: Float[np.ndarray, "*r o"],
     ) -> None:
         """Learn from what the robot did under the action really sent."""
+        self._sent = _batch(act)
         self.model.observe(Transitions(*(_batch(x)[:, None] for x in (obs, act, next_obs))))
 
     @torch.no_grad()
@@ -217,8 +230,20 @@ class Agent:
         start = time.perf_counter()
         rollout = self.model.rollout()
         adapt_s = torch.full(now.shape[:1], time.perf_counter() - start)
-        plan = self.planner.plan(now, rollout, self.task.cost)
+        plan = self.planner.plan(self._ahead(now, rollout), rollout, self.task.cost)
+        took = time.perf_counter() - start
+        self.delay_s += (took - self.delay_s) * (DELAY_GAIN if self.delay_s else 1.0)
         return replace(plan, info={"adapt_s": adapt_s, **self.model.info()})
+
+    def _ahead(self, now: Float[Tensor, "r o"], rollout: RolloutFn) -> Float[Tensor, "r o"]:
+        """Where the robot will be once the plan is ready; ``now`` where nothing can be said."""
+        if not self.looks_ahead or self._sent is None:
+            return now
+        share = min(1.0, self.delay_s / self.task.spec.dt)
+        change = rollout(now, self._sent[:, None, None])[:, 0, 0] - now
+        headings = self.task.spec.index(self.task.spec.pose[2:])
+        change[:, headings] = wrap(change[:, headings])
+        return now + share * change.nan_to_num(0.0, 0.0, 0.0)
 
 
 def _mean_square(error: Float[Tensor, "r m t"]) -> Float[Tensor, " r"]:

@@ -14,8 +14,7 @@ from rich.table import Table
 from torch import Tensor
 
 from controllers.base import SamplingPlanner
-from controllers.cem import CEM
-from controllers.mppi import MPPI
+from mbmrl import registry
 from mbmrl.dynamics import Dynamics
 from mbmrl.engines import base as engines
 from mbmrl.engines.base import Engine, EngineError
@@ -144,8 +143,7 @@ def _plan(dynamics: Dynamics, case: Case, engine: Engine) -> Callable[[], object
 
 
 def _planner(case: Case) -> SamplingPlanner:
-    kind = {"cem": CEM, "mppi": MPPI}[case.planner]
-    return kind(
+    return registry.load("planners", case.planner)(
         SPEC.act_low,
         SPEC.act_high,
         SPEC.rest,

@@ -37,6 +37,8 @@ class Drive:
     def __init__(self, robot: Robot, agent: Agent, *, real_time: bool) -> None:
         self.robot, self.agent = robot, agent
         self.perturb = robot.perturb if isinstance(robot, SimRobot) else ()
+        # a simulation's time stands still while its plan is made
+        agent.looks_ahead = real_time and not isinstance(robot, SimRobot)
         self.clock = Clock(robot.spec.dt, real_time=real_time)
         self.recorder = Recorder(agent.task)
         self.qpos: list[np.ndarray] = []

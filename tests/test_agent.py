@@ -19,7 +19,7 @@ from mbmrl.adapters.none import NoAdapter
 from mbmrl.dynamics import Affine, Dynamics, Params
 from mbmrl.meta import HORIZON
 from mbmrl.spec import Field, RobotSpec
-from mbmrl.tasks import SpeedTask
+from mbmrl.tasks import PathTask, SpeedTask
 from mbmrl.types import CostFn, Plan, RolloutFn, Transitions
 
 SPEC = RobotSpec(
@@ -423,6 +423,43 @@ def agent(planner: Any = None, held_back: int = 2) -> Agent:
     prior = model()
     learned = LearnedModel(prior, registry.load("adapters", "bayes")(prior), WINDOW, held_back)
     return Agent(learned, planner or Told(), SpeedTask(SPEC))
+
+
+def test_it_plans_from_where_the_robot_will_be_when_the_plan_is_ready() -> None:
+    """At a quarter of the period, a quarter of the step foreseen; the heading wrapped."""
+    spec = RobotSpec(
+        name="boat",
+        dt=0.1,
+        obs=(Field("x", "m"), Field("y", "m"), Field("yaw", "rad"), Field("v", "m/s")),
+        act=(Field("f", "N", -1, 1),),
+        pose=("x", "y", "yaw"),
+    )
+    step = torch.tensor([1.0, 2.0, 0.4 - 2 * torch.pi, 4.0])
+
+    class Foresees(TrueModel):
+        def rollout(self) -> RolloutFn:
+            return lambda obs, acts: obs[:, None, None] + acts[..., :1] * step
+
+    class Rests(Told):
+        def plan(self, obs: Tensor, rollout: RolloutFn, cost: CostFn) -> Plan:
+            return super().plan(obs, rollout, lambda p, a: a.sum((-1, -2)))
+
+    told, now = Rests(), np.array([[0.0, 0.0, 3.0, 1.0]])
+    driver = Agent(Foresees([]), told, PathTask(spec))
+    driver.reset(now)
+    driver.looks_ahead, driver.delay_s = True, 0.025
+    driver.act(now)
+    assert torch.equal(told.calls[-1], torch.tensor(now).float())  # nothing was sent yet
+    assert 0 < driver.delay_s < 0.025
+    driver.observe(now, np.array([[1.0]]), now)
+    for delay, share in ((0.025, 0.25), (3.0, 1.0)):
+        driver.delay_s = delay
+        driver.act(now)
+        expected = torch.tensor(now).float() + share * torch.tensor([1.0, 2.0, 0.4, 4.0])
+        torch.testing.assert_close(told.calls[-1], expected)
+    driver.looks_ahead = False
+    driver.act(now)
+    assert torch.equal(told.calls[-1], torch.tensor(now).float())
 
 
 @pytest.mark.parametrize("shape", [(2,), (1, 2), (3, 2)], ids=str)
