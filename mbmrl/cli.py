@@ -230,8 +230,11 @@ class Eval:
         ]
     ] = ()
     suite: Annotated[
-        Literal["test"] | None,
-        arg(metavar="test", help="Drive the robot's held-out conditions one by one."),
+        Literal["test", "validation"] | None,
+        arg(
+            help="Drive a list of conditions one by one: the robot's held-out ones, or draws of "
+            "the training ranges, to choose settings on.",
+        ),
     ] = None
     agents: Annotated[
         str, arg(metavar="A,B,…", help="From `mbmrl list agents`, and any adapter.")
@@ -260,7 +263,7 @@ class Eval:
         from rich.progress import Progress
 
         from mbmrl import conditions, report
-        from mbmrl.evaluate import Evaluation, evaluate
+        from mbmrl.evaluate import Evaluation, Row, evaluated
         from robots.sim import SimRobot
 
         torch.set_num_threads(1)
@@ -270,7 +273,7 @@ class Eval:
         if self.perturb:
             suite = [_condition(cls, self.perturb, self.seconds)]
         else:
-            every = conditions.test_suite(cls())
+            every = conditions.SUITES[self.suite or "test"](cls())
             suite = [conditions.starting(c, ONSET * self.seconds) for c in every]
         what = Evaluation(
             robot=self.robot,
@@ -283,12 +286,19 @@ class Eval:
             checkpoint=self.checkpoint,
             planner=self.planner,
         )
-        with Progress(transient=True) as progress:
-            bar = progress.add_task("driving", total=what.robot_ticks)
-            rows = evaluate(what, jobs=self.jobs, watch=lambda n: progress.advance(bar, n))
-        if self.json:
-            _write(self.json, json.dumps([row.to_json() for row in rows], indent=1))
+        rows: list[Row] = []
+        try:
+            with Progress(transient=True) as progress:
+                bar = progress.add_task("driving", total=what.robot_ticks)
+                for some in evaluated(
+                    what, jobs=self.jobs, watch=lambda n: progress.advance(bar, n)
+                ):
+                    rows += some
+        finally:  # of an evaluation that is cut off, what was driven so far
+            if self.json and rows:
+                _write(self.json, json.dumps([row.to_json() for row in rows], indent=1))
         _print(report.agents_table(rows))
+        _print(report.errors_table(rows))
         if len(what.agents) > 1:
             _print(report.comparison_table(rows))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -132,6 +132,19 @@ def test_suite(robot: SimRobot) -> list[Condition]:
         suite += [(p,) for p in drawn.values()]
     suite += [sample(robot, rng, "test", 2) for _ in range(3)]
     return suite
+
+
+def validation_suite(robot: SimRobot) -> list[Condition]:
+    """Conditions of the training ranges to choose settings on, never drawn for training itself."""
+    rng = np.random.default_rng(SUITE_SEED + 1)
+    return [sample(robot, rng, "train", int(rng.integers(1, 3))) for _ in range(30)]
+
+
+SUITES: dict[str, Callable[[SimRobot], list[Condition]]] = {
+    "test": test_suite,
+    "validation": validation_suite,
+}
+"""What ``--suite`` takes."""
 
 
 def usual(robot: SimRobot) -> Condition:

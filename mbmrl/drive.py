@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import Progress, TextColumn
 from rich.table import Table
 
-from controllers.agent import Agent
+from controllers.agent import Agent, LearnedModel
 from mbmrl import conditions, log
 from mbmrl.episode import Recorder
 from mbmrl.evaluate import from_onset, phase
@@ -38,7 +38,8 @@ class Drive:
         self.robot, self.agent = robot, agent
         self.perturb = robot.perturb if isinstance(robot, SimRobot) else ()
         # a simulation's time stands still while its plan is made
-        agent.looks_ahead = real_time and not isinstance(robot, SimRobot)
+        waits = isinstance(robot, SimRobot)
+        agent.looks_ahead = real_time and not waits and isinstance(agent.model, LearnedModel)
         self.clock = Clock(robot.spec.dt, real_time=real_time)
         self.recorder = Recorder(agent.task)
         self.qpos: list[np.ndarray] = []

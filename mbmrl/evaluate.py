@@ -6,8 +6,8 @@ import dataclasses
 import math
 import multiprocessing
 import signal
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,7 +199,14 @@ def checkpoint_for(agent: str, spec: RobotSpec, folder: Path | None) -> Checkpoi
 
 
 def evaluate(what: Evaluation, *, jobs: int = 1, watch: Watch = lambda ticks: None) -> list[Row]:
-    """Drive every episode.
+    """The rows of :func:`evaluated`, all of them."""
+    return [row for rows in evaluated(what, jobs=jobs, watch=watch) for row in rows]
+
+
+def evaluated(
+    what: Evaluation, *, jobs: int = 1, watch: Watch = lambda ticks: None
+) -> Iterator[list[Row]]:
+    """Drive every episode; what is done is yielded as it comes, so that nobody loses it.
 
     All planners of a seed draw the same random numbers, however many robots are side by side, so
     that a row does not depend on what else is evaluated.
@@ -209,8 +216,8 @@ def evaluate(what: Evaluation, *, jobs: int = 1, watch: Watch = lambda ticks: No
         jobs: processes to share the work.
         watch: told about progress.
 
-    Returns:
-        The rows, by agent, episode, condition and path.
+    Yields:
+        Rows by agent, episode, condition and path.
 
     Raises:
         UnknownName, SpecError, PerturbationError, CheckpointError: before anything is driven.
@@ -228,18 +235,20 @@ def evaluate(what: Evaluation, *, jobs: int = 1, watch: Watch = lambda ticks: No
     ]
     timing = {agent: time_alone(what, agent) for agent in what.agents}
     if jobs == 1:
-        return [row for b in batches for row in _drive(what, b, timing[b.agent], watch)]
+        for b in batches:
+            yield _drive(what, b, timing[b.agent], watch)
+        return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, _start_worker) as pool:
         futures = {pool.submit(_drive, what, b, timing[b.agent]): b for b in batches}
         try:
-            for future in as_completed(futures):
-                watch(len(futures[future].lanes) * what.ticks)
+            for future, batch in futures.items():
+                yield future.result()
+                watch(len(batch.lanes) * what.ticks)
         except BaseException:  # Ctrl-C above all: nobody waits for what is still being driven
             for process in list(pool._processes.values()):
                 process.terminate()
             raise
-        return [row for future in futures for row in future.result()]
 
 
 def _start_worker() -> None:

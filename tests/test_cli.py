@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from mbmrl import bench, bench_plan, cli, conditions, evaluate, log, registry, settings
 from mbmrl.bench_plan import Case
 from mbmrl.engines.base import availability
+from mbmrl.evaluate import Evaluation, Row
 from tests.dummy import SETTINGS, SPEC, Deaf, SimPointMass
 
 ROOT = Path(__file__).parent.parent
@@ -262,6 +264,24 @@ def test_known_mistake_9_eval_without_perturb_drives_the_whole_test_suite(
     assert [row["perturbation"] for row in json.loads(file.read_text())] == suite
     assert "zero" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_an_evaluation_that_is_cut_off_keeps_what_it_drove(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, driven = tmp_path / "rows.json", []
+    drive = evaluate._drive
+
+    def cut_off(what: Evaluation, batch: Any, *rest: Any) -> list[Row]:
+        if driven:
+            raise KeyboardInterrupt
+        driven.append(batch.agent)
+        return drive(what, batch, *rest)
+
+    monkeypatch.setattr(evaluate, "_drive", cut_off)
+    args = ["--robot", SIM, "--perturb", "none", "--agents", "zero,oracle", "--seconds", 0.3]
+    assert command("eval", *args, "--json", file) not in (0, 2)
+    assert [row["agent"] for row in json.loads(file.read_text())] == driven == ["zero"]
 
 
 def test_eval_compares_the_first_agent_with_the_others(

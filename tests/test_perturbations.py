@@ -157,6 +157,17 @@ def test_the_suite_is_held_out_and_the_same_each_time(robot: str) -> None:
                 assert perturbation.held_out(on)
 
 
+@pytest.mark.parametrize("robot", SIMULATED)
+def test_what_settings_are_chosen_on_is_not_held_out(robot: str) -> None:
+    on = make(robot)
+    suite = conditions.validation_suite(on)
+    assert suite == conditions.validation_suite(make(robot, seed=5))
+    assert {len(condition) for condition in suite} == {1, 2}
+    held_out = {text(c) for c in conditions.test_suite(on)}
+    assert not held_out.intersection(map(text, suite))
+    assert not any(p.held_out(on) for condition in suite for p in condition)
+
+
 def test_some_held_out_damage_is_new_even_in_the_mirror() -> None:
     on = make("hexapod")
     damage = [c for c in conditions.test_suite(on) if text(c).startswith("damaged_leg")]
