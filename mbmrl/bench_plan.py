@@ -104,9 +104,11 @@ def bench(case: Case, repeats: int = REPEATS) -> list[PlanSpeed]:
     torch.manual_seed(0)
     dynamics = Dynamics(SPEC, case.hidden, case.activation).requires_grad_(False)
     rivals: dict[str, Callable[[], object]] = {"": _products(dynamics, case)}
+    dtypes: dict[str, str] = {}
     for name in engines.ORDER:
         try:
-            rivals[name] = _plan(dynamics, case, engines.make(name))
+            engine = engines.make(name)
+            rivals[name], dtypes[name] = _plan(dynamics, case, engine), engine.dtype
         except EngineError:
             continue
     seconds = _in_turn(list(rivals.values()), repeats)
@@ -119,7 +121,7 @@ def bench(case: Case, repeats: int = REPEATS) -> list[PlanSpeed]:
                 peer=None,
                 network=f"{len(case.hidden)}x{case.hidden[0]}",
                 activation=case.activation,
-                dtype="float32",
+                dtype=dtypes[name],
                 engine=name,
                 candidates=case.candidates,
                 horizon=case.horizon,

@@ -16,7 +16,7 @@ from mbmrl.compose import make_planner
 from mbmrl.dynamics import ACTIVATIONS, Dynamics
 from mbmrl.engines import base, native
 from mbmrl.engines.base import Engine, EngineError
-from mbmrl.engines.native import Native
+from mbmrl.engines.native import Native, NativeBfloat16
 from mbmrl.engines.plain import Plain
 from mbmrl.engines.prepacked import Prepacked
 from mbmrl.settings import settings_for
@@ -115,6 +115,20 @@ def test_each_robot_has_its_own_weights(engine_type: type[Engine], name: str, ro
         assert (swapped - expected).abs().max() > 0.01  # the weights matter
 
 
+@pytest.mark.parametrize("name", ["none", "bayes", "maml"])
+def test_bfloat16_ranks_candidates_as_float32_does(name: str) -> None:
+    """Where the processor has it."""
+    engine, dynamics = usable(NativeBfloat16), model(ROVER, (100, 64), "silu")
+    params = adapted(name, dynamics, 2)
+    obs, acts = question(ROVER, 2, 300, 8)
+    exact, rounded = (e.rollout(dynamics, params)(obs, acts) for e in (Plain(), engine))
+    for r in range(2):
+        costs = [
+            x[r, ..., 0].square().mean(-1).argsort().argsort().double() for x in (exact, rounded)
+        ]
+        assert torch.corrcoef(torch.stack(costs))[0, 1] > 0.99
+
+
 @every_fast_engine
 def test_a_candidate_that_is_no_number_spoils_no_other(engine_type: type[Engine]) -> None:
     engine, dynamics = usable(engine_type), model(ROVER, (16, 16), "relu")
@@ -183,7 +197,7 @@ def test_memory_does_not_grow_over_ten_thousand_plans(engine_type: type[Engine])
 def test_plain_torch_is_always_there() -> None:
     assert base.availability()["plain"] == "yes"
     assert set(base.availability()) == set(base.ORDER)
-    with pytest.raises(EngineError, match="choose from native, prepacked, plain"):
+    with pytest.raises(EngineError, match="choose from native, native_bfloat16, prepacked, plain"):
         base.make("warp")
 
 
@@ -204,7 +218,7 @@ def test_without_a_compiler_another_engine_serves(
     monkeypatch.setattr(native, "library", native.library.__wrapped__)
     with pytest.raises(EngineError, match=r"install g\+\+"):
         Native()
-    assert base.best.__wrapped__().name in ("prepacked", "plain")
+    assert base.best.__wrapped__().name == "plain"
     assert "install g++" in base.availability()["native"]
 
 

@@ -25,6 +25,8 @@ BLOCK = 64
 """Candidates that go through the whole horizon together: their activations fit into the cache."""
 MULTIPLE = 32
 """Inputs and hidden layers are padded to a multiple of so many, two of the widest vectors."""
+PANEL = 64
+"""The same for the outputs of a bfloat16 layer."""
 FLAGS = {
     "AVX2": ["-mavx2", "-mfma", "-mf16c"],
     "AVX512": ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma", "-mf16c"],
@@ -36,6 +38,7 @@ class Native(Engine):
     """C++: a block of candidates at a time through all layers and steps."""
 
     name: ClassVar[str] = "native"
+    dtype: ClassVar[str] = "float32"
 
     def __init__(self) -> None:
         library()
@@ -44,11 +47,13 @@ class Native(Engine):
         """See :class:`Engine`."""
         poses, order = len(dynamics.pose_at), [*dynamics.pose_at, *dynamics.state_at]
         back = torch.tensor(order).argsort()
-        layers, width = [], _padded(dynamics.input_mean.numel())
+        layers, width = [], _padded(dynamics.input_mean.numel(), MULTIPLE)
         for i, layer in enumerate(params):
             last = i == len(params) - 1
-            layers.append(_packed(dynamics, layer.merged(), width, last=last))
-            width = layers[-1][0].shape[-1]
+            weight, bias = _layer(dynamics, layer.merged(), last=last)
+            out = self._width(weight.shape[-1], last=last)
+            layers.append(self._packed(_pad(weight, (width, out)), _pad(bias, (out,))))
+            width = out
         spec = (
             dynamics.activation,
             dynamics.input_mean,
@@ -77,24 +82,62 @@ class Native(Engine):
 
         return roll
 
+    def _width(self, num_out: int, *, last: bool) -> int:
+        """How wide a layer's output is made; the last one is read as it is."""
+        return num_out if last else _padded(num_out, MULTIPLE)
 
-def _packed(
-    dynamics: Dynamics, layer: Affine, rows: int, *, last: bool
-) -> tuple[Float[Tensor, "r rows out"], Float[Tensor, "r out"]]:
-    """One layer, or one a robot, padded; the last one gives SI units."""
+    def _packed(
+        self, weight: Float[Tensor, "r i o"], bias: Float[Tensor, "r o"]
+    ) -> tuple[Tensor | list[Tensor], Float[Tensor, "r o"]]:
+        """One layer's weights as the products want them, one or one a robot, and its biases."""
+        return weight.contiguous(), bias.contiguous()
+
+
+class NativeBfloat16(Native):
+    """The same with products in bfloat16, for processors that have them (AMX, AVX512-BF16).
+
+    The state is summed up in float32. Not chosen by itself: a plan through rounded weights is not
+    the same plan.
+    """
+
+    name: ClassVar[str] = "native_bfloat16"
+    dtype: ClassVar[str] = "bfloat16"
+
+    def __init__(self) -> None:
+        super().__init__()
+        if not torch.ops.mbmrl.has_bfloat16():
+            raise EngineError("the processor has no bfloat16 products")
+
+    def _width(self, num_out: int, *, last: bool) -> int:
+        return _padded(num_out, PANEL)
+
+    def _packed(
+        self, weight: Float[Tensor, "r i o"], bias: Float[Tensor, "r o"]
+    ) -> tuple[Tensor | list[Tensor], Float[Tensor, "r o"]]:
+        return [torch.ops.mbmrl.pack(w) for w in weight.bfloat16()], bias.contiguous()
+
+
+def _layer(
+    dynamics: Dynamics, layer: Affine, *, last: bool
+) -> tuple[Float[Tensor, "r i o"], Float[Tensor, "r o"]]:
+    """A layer, one for all robots or one each; the last one gives SI units."""
     weight, bias = layer.weight, layer.bias
     if last:
         weight = weight * dynamics.target_std
         bias = bias * dynamics.target_std + dynamics.target_mean
-    num_in, num_out = weight.shape[-2:]
-    weight, bias = weight.reshape(-1, num_in, num_out), bias.reshape(-1, num_out)
-    more = 0 if last else _padded(num_out) - num_out
-    pad = torch.nn.functional.pad
-    return pad(weight, (0, more, 0, rows - num_in)).contiguous(), pad(bias, (0, more)).contiguous()
+    return weight.reshape(-1, *weight.shape[-2:]), bias.reshape(-1, weight.shape[-1])
 
 
-def _padded(width: int) -> int:
-    return -(-width // MULTIPLE) * MULTIPLE
+def _pad(x: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """Zeros behind the last axes, up to these sizes."""
+    more = [
+        n for size, have in zip(sizes[::-1], x.shape[::-1], strict=False) for n in (0, size - have)
+    ]
+    return torch.nn.functional.pad(x, more)
+
+
+def _padded(width: int, multiple: int) -> int:
+    return -(-width // multiple) * multiple
 
 
 @functools.cache

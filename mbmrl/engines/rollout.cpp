@@ -82,7 +82,7 @@ void roll_as(const Tensor& state, const Tensor& acts, const std::vector<Tensor>&
   const int64_t num_motion = future.size(2) - num_state, num_predicted = predicted.size(0);
   int64_t widest = 0;
   for (const auto& b : biases) widest = std::max(widest, b.size(0));
-  const int64_t in_width = (num_in + 31) / 32 * 32;
+  const int64_t in_width = weights[0].size(vnni ? 1 : 0);
   widest = std::max(widest, in_width);
 
   const auto type = at::TensorOptions().dtype(c10::CppTypeToScalarType<T>::value);
