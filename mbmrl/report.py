@@ -45,9 +45,9 @@ def errors_table(rows: Sequence[Row]) -> Table:
     """One line a learned agent: how well it foresaw, one step ahead and ten steps open loop."""
     steps = {"one step": "pred_error", "open loop": "open_loop_error"}
     columns = ["agent", *(f"{s}: {w}" for s in steps for w in ("θ*", "θ′"))]
-    columns += [f"{s}: θ′ / {_agents(rows)[0]}'s" for s in steps]
-    table = _table("model error after the onset [variances], mean [95 % interval]", columns)
     first, *others = _agents(rows)
+    columns += [f"{s}: {first}'s / its own" for s in steps]
+    table = _table("model error after the onset (variances), mean [95 % interval]", columns)
     for agent in (first, *others):
         means = [
             mean(rows, f"{name}_{which}", agent)
@@ -56,8 +56,9 @@ def errors_table(rows: Sequence[Row]) -> Table:
         ]
         if not any(math.isfinite(m.estimate) for m in means):
             continue
-        ratios = [ratio(rows, f"{name}_adapted", agent, first) for name in steps.values()]
-        table.add_row(agent, *(i.text() for i in (*means, *ratios)))
+        ratios = [ratio(rows, f"{name}_adapted", first, agent) for name in steps.values()]
+        compared = ["" if agent == first else r.text() for r in ratios]
+        table.add_row(agent, *(m.text() for m in means), *compared)
     return table
 
 
