@@ -76,6 +76,7 @@ SETTINGS: dict[str, Settings] = {
         rounds=2,
         on_policy=288,
         fit=FitConfig(updates=6000),
+        minutes=15.0,
     ),
     "cheetah": Settings(
         hidden=(256, 256),
@@ -88,6 +89,7 @@ SETTINGS: dict[str, Settings] = {
         on_policy=144,
         lanes=16,
         fit=FitConfig(updates=5000),
+        minutes=25.0,
     ),
 }
 

@@ -215,7 +215,7 @@ def test_without_a_compiler_another_engine_serves(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("CXX", "no-such-compiler")
     monkeypatch.delenv(base.VARIABLE, raising=False)
-    monkeypatch.setattr(native, "library", native.library.__wrapped__)
+    monkeypatch.setattr(native, "extension", native.extension.__wrapped__)
     with pytest.raises(EngineError, match=r"install g\+\+"):
         Native()
     assert base.best.__wrapped__().name == "plain"
@@ -230,7 +230,7 @@ def test_a_compiler_that_fails_is_asked_once(
     failing.chmod(0o755)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("CXX", str(failing))
-    monkeypatch.setattr(native, "library", native.library.__wrapped__)
+    monkeypatch.setattr(native, "extension", native.extension.__wrapped__)
     for _ in range(2):
         with pytest.raises(EngineError, match="the compiler failed"):
             Native()

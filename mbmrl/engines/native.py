@@ -41,7 +41,7 @@ class Native(Engine):
     dtype: ClassVar[str] = "float32"
 
     def __init__(self) -> None:
-        library()
+        extension()
 
     def rollout(self, dynamics: Dynamics, params: Params) -> RolloutFn:
         """See :class:`Engine`."""
@@ -141,7 +141,7 @@ def _padded(width: int, multiple: int) -> int:
 
 
 @functools.cache
-def library() -> Path:
+def extension() -> Path:
     """Load the extension, built first where this machine has not built it yet.
 
     Built with one call of the compiler into a temporary file, which is then renamed: there is no
