@@ -92,6 +92,10 @@ class LearnedModel:
         window: length of the history m.
         held_back: how many of the newest transitions judge θ′; 0 switches the gate off.
         engine: rolls θ′ out; plain torch where none is given.
+
+    Attributes:
+        looks_back: whether :meth:`info` has the errors over the last :data:`HORIZON` steps too,
+            which takes longer than adapting: for reports, not for a robot.
     """
 
     def __init__(
@@ -104,6 +108,7 @@ class LearnedModel:
     ) -> None:
         self.dynamics, self.adapter = dynamics, adapter
         self.held_back, self.engine = held_back, engine or Plain()
+        self.looks_back = False
         self.history: deque[Transitions] = deque(maxlen=window)
         self._info: dict[str, Tensor] = {}
         self._record: Tensor | None = None
@@ -130,7 +135,7 @@ class LearnedModel:
     def info(self) -> dict[str, Tensor]:
         """Errors of prior and adapted model on the newest transitions; the gate's state.
 
-        One step ahead, and open loop over the last :data:`HORIZON` steps with the model of then.
+        One step ahead; where it looks back, open loop over the last steps with the model of then.
         """
         return self._info
 
@@ -172,7 +177,7 @@ class LearnedModel:
             f"pred_error_{which}": _mean_square(self.dynamics.predict(params, x) - y)
             for which, params in (("prior", prior), ("adapted", self._used[-1]))
         }
-        if len(self.history) >= len(self._used) == HORIZON:
+        if self.looks_back and len(self.history) >= len(self._used) == HORIZON:
             stretch = self._newest(HORIZON)
             for which, params in (("prior", prior), ("adapted", self._used[0])):
                 errors[f"open_loop_error_{which}"] = self._error(params, stretch)

@@ -137,7 +137,11 @@ def test_suite(robot: SimRobot) -> list[Condition]:
 def validation_suite(robot: SimRobot) -> list[Condition]:
     """Conditions of the training ranges to choose settings on, never drawn for training itself."""
     rng = np.random.default_rng(SUITE_SEED + 1)
-    return [sample(robot, rng, "train", int(rng.integers(1, 3))) for _ in range(30)]
+    suite: dict[str, Condition] = {}
+    while len(suite) < 30:
+        condition = sample(robot, rng, "train", int(rng.integers(1, 3)))
+        suite.setdefault(text(condition), condition)
+    return list(suite.values())
 
 
 SUITES: dict[str, Callable[[SimRobot], list[Condition]]] = {

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from controllers.agent import Agent
+from controllers.agent import Agent, LearnedModel
 from mbmrl import checkpoint as checkpoints
 from mbmrl import conditions, registry
 from mbmrl.checkpoint import Checkpoint
@@ -285,6 +285,8 @@ def _drive(
         for robot in robots:
             stack.enter_context(robot)
         agent = what.agent(batch.agent, robots, paths, seed)
+        if isinstance(agent.model, LearnedModel):
+            agent.model.looks_back = True
         log = run_episodes(robots, agent, what.seconds, lambda tick: watch(len(robots)))
     dt = robots[0].spec.dt
     rows = []

@@ -379,6 +379,7 @@ def test_open_loop_errors_are_those_of_the_model_that_was_in_use_when_the_stretc
     prior, wrong, right = model(), model(2), model(1)
     in_use = [right]
     learned = LearnedModel(prior, Stub(lambda p, w: as_low_rank(p, in_use)), 2 * HORIZON, 0)
+    learned.looks_back = True
     ticks = driven([right], HORIZON + 2)
     learned.observe(ticks[0])
     for number, tick in enumerate(ticks[1:], 1):

@@ -163,6 +163,7 @@ def test_what_settings_are_chosen_on_is_not_held_out(robot: str) -> None:
     suite = conditions.validation_suite(on)
     assert suite == conditions.validation_suite(make(robot, seed=5))
     assert {len(condition) for condition in suite} == {1, 2}
+    assert len(set(map(text, suite))) == len(suite)
     held_out = {text(c) for c in conditions.test_suite(on)}
     assert not held_out.intersection(map(text, suite))
     assert not any(p.held_out(on) for condition in suite for p in condition)
