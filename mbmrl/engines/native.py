@@ -21,7 +21,7 @@ from mbmrl.engines.base import Engine, EngineError
 from mbmrl.types import RolloutFn
 
 SOURCE = Path(__file__).with_name("rollout.cpp")
-BLOCK = 64
+BLOCK = 128
 """Candidates that go through the whole horizon together: their activations fit into the cache."""
 MULTIPLE = 32
 """Inputs and hidden layers are padded to a multiple of so many, two of the widest vectors."""
@@ -88,9 +88,10 @@ class Native(Engine):
 
     def _packed(
         self, weight: Float[Tensor, "r i o"], bias: Float[Tensor, "r o"]
-    ) -> tuple[Tensor | list[Tensor], Float[Tensor, "r o"]]:
+    ) -> tuple[list[Tensor], Float[Tensor, "r o"]]:
         """One layer's weights as the products want them, one or one a robot, and its biases."""
-        return weight.contiguous(), bias.contiguous()
+        typed = weight.to(getattr(torch, self.dtype))
+        return [torch.ops.mbmrl.pack(w) for w in typed], bias.contiguous()
 
 
 class NativeBfloat16(Native):
@@ -110,11 +111,6 @@ class NativeBfloat16(Native):
 
     def _width(self, num_out: int, *, last: bool) -> int:
         return _padded(num_out, PANEL)
-
-    def _packed(
-        self, weight: Float[Tensor, "r i o"], bias: Float[Tensor, "r o"]
-    ) -> tuple[Tensor | list[Tensor], Float[Tensor, "r o"]]:
-        return [torch.ops.mbmrl.pack(w) for w in weight.bfloat16()], bias.contiguous()
 
 
 def _layer(
