@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from mbmrl.spec import Field, RobotSpec
 from robots.perturbations.base import Perturbation
-from robots.sim import Leg, SimRobot
+from robots.sim import Leg, SimRobot, compiled
 
 DT = 0.05  # control period [s]
 MASS = 14.0  # of the whole robot [kg]
@@ -69,7 +69,7 @@ class Cheetah(SimRobot):
         spec = mujoco.MjSpec.from_file(str(files("dm_control") / "suite" / "cheetah.xml"))
         spec.compiler.settotalmass = -1
         spec.visual.global_.offwidth, spec.visual.global_.offheight = 1280, 960
-        model = spec.compile()
+        model = compiled(spec)
         mujoco.mj_setTotalmass(model, MASS)
         mujoco.mj_setConst(model, mujoco.MjData(model))
         return model

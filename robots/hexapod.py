@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from mbmrl.spec import Field, RobotSpec
-from robots.sim import Leg, SimRobot
+from robots.frames import in_body, roll_pitch_yaw, rotation
+from robots.sim import Leg, SimRobot, compiled
 
 DT = 0.1  # control period [s]
 TIMESTEP = 0.01  # simulation step [s]
@@ -86,7 +87,7 @@ class Hexapod(SimRobot):
     @classmethod
     def build(cls) -> mujoco.MjModel:
         """Compile the MJCF below."""
-        return mujoco.MjModel.from_xml_string(_mjcf())
+        return compiled(mujoco.MjSpec.from_string(_mjcf()))
 
     def place(self) -> np.ndarray:
         """Stand at the origin, heading along x, with a random gait phase; let it settle."""
@@ -106,25 +107,14 @@ class Hexapod(SimRobot):
         carry: Float[np.ndarray, "*b c"],
     ) -> Float[np.ndarray, "*b o"]:
         """Pose, body-frame velocity, roll, pitch, body rates, gait phase, filtered amplitudes."""
-        w, x, y, z = np.moveaxis(qpos[..., 3:7], -1, 0)
-        rotation = np.stack(
-            [
-                np.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], -1),
-                np.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)], -1),
-                np.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], -1),
-            ],
-            -2,
-        )
-        velocity = np.einsum("...ji,...j->...i", rotation, qvel[..., :3])
-        yaw = np.arctan2(rotation[..., 1, 0], rotation[..., 0, 0])
-        roll = np.arctan2(rotation[..., 2, 1], rotation[..., 2, 2])
-        pitch = -np.arcsin(np.clip(rotation[..., 2, 0], -1, 1))
+        turned = rotation(qpos[..., 3:7])
+        angles = roll_pitch_yaw(turned)
         phase = carry[..., :1]
         parts = [
             qpos[..., :2],
-            np.stack([yaw], -1),
-            velocity,
-            np.stack([roll, pitch], -1),
+            angles[..., 2:],
+            in_body(turned, qvel[..., :3]),
+            angles[..., :2],
             qvel[..., 3:6],
             np.sin(phase),
             np.cos(phase),

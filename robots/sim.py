@@ -76,7 +76,7 @@ class SimRobot(Robot):
     @classmethod
     @abstractmethod
     def build(cls) -> mujoco.MjModel:
-        """Compile the unperturbed model."""
+        """The unperturbed model, by :func:`compiled`."""
 
     @abstractmethod
     def place(self) -> np.ndarray:
@@ -201,6 +201,11 @@ class SimRobot(Robot):
             perturbation.apply(self.model, self)
         if active:
             mujoco.mj_setConst(self.model, _scratch(type(self)))
+
+
+def compiled(spec: mujoco.MjSpec) -> mujoco.MjModel:
+    """A robot's model with all that perturbations need of the world."""
+    return spec.compile()
 
 
 @cache
