@@ -20,6 +20,8 @@ from mbmrl.dynamics import Dynamics
 from mbmrl.spec import RobotSpec, SpecError
 
 FORMAT = 1
+SAME_ORDER = 0.995
+"""Rank correlation of candidates from which on rounding counts as harmless."""
 SHIPPED = Path(__file__).parent / "checkpoints"
 
 
@@ -38,6 +40,8 @@ class Checkpoint:
         held_back: transitions that the gate keeps back.
         learners: adapter name → its prior and its adapter; ``none`` is the pooled model.
         training: how it was made: command, seed, data, updates, losses.
+        bfloat16_rank: how well candidate plans keep their order in bfloat16, see
+            :mod:`mbmrl.precision`; 0 where nobody looked.
     """
 
     spec: RobotSpec
@@ -46,6 +50,12 @@ class Checkpoint:
     held_back: int
     learners: dict[str, tuple[Dynamics, Adapter]]
     training: dict[str, Any] = field(default_factory=dict)
+    bfloat16_rank: float = 0.0
+
+    @property
+    def takes_bfloat16(self) -> bool:
+        """Whether products in bfloat16 do it no harm."""
+        return self.bfloat16_rank >= SAME_ORDER
 
     def learner(self, adapter: str) -> tuple[Dynamics, Adapter]:
         """The prior and adapter of that name.
@@ -89,6 +99,7 @@ class Checkpoint:
             "activation": some.activation,
             "learners": sorted(self.learners),
             "training": self.training,
+            "bfloat16_rank": self.bfloat16_rank,
         }
         tensors = {
             f"{name}/{part}/{key}": value.contiguous()
@@ -134,6 +145,7 @@ def load(folder: Path) -> Checkpoint:
             int(config["held_back"]),
             learners,
             dict(config["training"]),
+            float(config.get("bfloat16_rank", 0.0)),
         )
         made.learner(made.default)
         return made

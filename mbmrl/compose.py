@@ -98,4 +98,5 @@ def learned_model(name: str, checkpoint: Checkpoint) -> Model:
     else:
         adapter = checkpoint.default if name in ("default", "random") else name
         learner, held_back = checkpoint.learner(adapter), checkpoint.held_back
-    return LearnedModel(*learner, checkpoint.window, held_back, engines.best())
+    engine = engines.best(bfloat16=checkpoint.takes_bfloat16)
+    return LearnedModel(*learner, checkpoint.window, held_back, engine)

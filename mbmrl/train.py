@@ -29,6 +29,7 @@ from mbmrl.data import Episodes, Store, Windows
 from mbmrl.dynamics import Dynamics
 from mbmrl.episode import run_episodes
 from mbmrl.fit import fit
+from mbmrl.precision import rank_correlation
 from mbmrl.settings import Settings, settings_for
 from robots.sim import SimRobot
 
@@ -100,6 +101,8 @@ def train(
         follow.close()
     result = checkpoints.load(last)
     episodes = Store(out / "data").load(result.spec)
+    windows = Windows(episodes, result.spec, mirror=False)
+    result.bfloat16_rank = round(rank_correlation(result, windows, cls.task), 5)
     flags = f"--robot {robot} --seed {seed} --adapter {','.join(adapters)}"
     result.training |= {
         "command": f"mbmrl train {flags}" + (f" --minutes {minutes:g}" if minutes else ""),

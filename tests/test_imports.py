@@ -62,7 +62,7 @@ RULES = (
     Rule("mbmrl/checkpoint.py", (*LEARNING, "mbmrl.registry")),
     *(Rule(f"{name.replace('.', '/')}.py", LEARNING) for name in LEARNING),
     Rule("mbmrl/loop.py", ("mbmrl.spec", "mbmrl.types")),
-    Rule("mbmrl/engines/*", ("mbmrl.engines", "mbmrl.dynamics", "mbmrl.types")),
+    Rule("mbmrl/engines/*", ("mbmrl.engines", "mbmrl.dynamics", "mbmrl.spec", "mbmrl.types")),
     Rule("controllers/*", ("controllers", "mbmrl.engines", *LEARNING)),
     Rule("robots/*", ("robots", "mbmrl.spec"), SIMULATION, never=("torch",)),
     # The rest composes, see test_components_come_by_the_registry.

@@ -17,16 +17,13 @@ from torch import Tensor
 from torch.utils.cpp_extension import include_paths, library_paths
 
 from mbmrl.dynamics import CLAMP, Affine, Dynamics, Params, integrate
+from mbmrl.engines import base
 from mbmrl.engines.base import Engine, EngineError
 from mbmrl.types import RolloutFn
 
 SOURCE = Path(__file__).with_name("rollout.cpp")
 BLOCK = 128
 """Candidates that go through the whole horizon together: their activations fit into the cache."""
-MULTIPLE = 32
-"""Inputs and hidden layers are padded to a multiple of so many, two of the widest vectors."""
-PANEL = 64
-"""The same for the outputs of a bfloat16 layer."""
 FLAGS = {
     "AVX2": ["-mavx2", "-mfma", "-mf16c"],
     "AVX512": ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma", "-mf16c"],
@@ -35,23 +32,28 @@ FLAGS = {
 
 
 class Native(Engine):
-    """C++: a block of candidates at a time through all layers and steps."""
+    """C++: a block of candidates at a time through all layers and steps.
+
+    Attributes:
+        multiples: inputs, and outputs of each layer, are padded with zeros to a multiple of these.
+    """
 
     name: ClassVar[str] = "native"
     dtype: ClassVar[str] = "float32"
 
     def __init__(self) -> None:
         extension()
+        self.multiples = 1, torch.ops.mbmrl.lanes()
 
     def rollout(self, dynamics: Dynamics, params: Params) -> RolloutFn:
         """See :class:`Engine`."""
         poses, order = len(dynamics.pose_at), [*dynamics.pose_at, *dynamics.state_at]
         back = torch.tensor(order).argsort()
-        layers, width = [], _padded(dynamics.input_mean.numel(), MULTIPLE)
+        layers, width = [], _padded(dynamics.input_mean.numel(), self.multiples[0])
         for i, layer in enumerate(params):
             last = i == len(params) - 1
             weight, bias = _layer(dynamics, layer.merged(), last=last)
-            out = self._width(weight.shape[-1], last=last)
+            out = _padded(weight.shape[-1], self.multiples[1])
             layers.append(self._packed(_pad(weight, (width, out)), _pad(bias, (out,))))
             width = out
         spec = (
@@ -82,10 +84,6 @@ class Native(Engine):
 
         return roll
 
-    def _width(self, num_out: int, *, last: bool) -> int:
-        """How wide a layer's output is made; the last one is read as it is."""
-        return num_out if last else _padded(num_out, MULTIPLE)
-
     def _packed(
         self, weight: Float[Tensor, "r i o"], bias: Float[Tensor, "r o"]
     ) -> tuple[list[Tensor], Float[Tensor, "r o"]]:
@@ -97,20 +95,18 @@ class Native(Engine):
 class NativeBfloat16(Native):
     """The same with products in bfloat16, for processors that have them (AMX, AVX512-BF16).
 
-    The state is summed up in float32. Not chosen by itself: a plan through rounded weights is not
-    the same plan.
+    The state is summed up in float32.
     """
 
     name: ClassVar[str] = "native_bfloat16"
     dtype: ClassVar[str] = "bfloat16"
 
     def __init__(self) -> None:
+        base.require_bfloat16()
         super().__init__()
         if not torch.ops.mbmrl.has_bfloat16():
-            raise EngineError("the processor has no bfloat16 products")
-
-    def _width(self, num_out: int, *, last: bool) -> int:
-        return _padded(num_out, PANEL)
+            raise EngineError("this torch packs no bfloat16 weights on this processor")
+        self.multiples = 32, 64
 
 
 def _layer(

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mbmrl.dynamics import Dynamics, Params
+from mbmrl.engines import base
 from mbmrl.engines.base import Engine, EngineError, of_robot
 from mbmrl.types import RolloutFn
 
@@ -19,19 +20,15 @@ FUSED = {"relu": "relu", "silu": "swish", "tanh": "tanh"}
 class Prepacked(Engine):
     """oneDNN: prepacked weights and fused activations; needs no compiler.
 
-    These operators are private to torch, so what they compute is looked at before they are used.
+    These operators are private to torch: a torch without them has no such engine.
     """
 
     name: ClassVar[str] = "prepacked"
 
     def __init__(self) -> None:
-        x, weight, bias = torch.randn(5, 3), torch.randn(3, 4), torch.randn(4)
-        try:
-            said = _linear(x, _packed(weight, 5), bias, "relu")
-        except (AttributeError, RuntimeError) as error:
-            raise EngineError("this torch has no prepacked linear layers") from error
-        if not torch.allclose(said, (x @ weight + bias).relu(), atol=1e-5):
-            raise EngineError("this torch's prepacked linear layers compute something else")
+        if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+            raise EngineError("this torch has no prepacked linear layers")
+        self.type = getattr(torch, self.dtype)
 
     def rollout(self, dynamics: Dynamics, params: Params) -> RolloutFn:
         """See :class:`Engine`."""
@@ -49,15 +46,26 @@ class Prepacked(Engine):
                     for layer, act in zip(own, fused, strict=True):
                         key = count, layer.weight.data_ptr()
                         if key not in packed:
-                            packed[key] = _packed(layer.weight, count)
-                        x = _linear(x, packed[key], layer.bias, act)
-                    return x
+                            packed[key] = _packed(layer.weight.to(self.type), count)
+                        x = _linear(x.to(self.type), packed[key], layer.bias.to(self.type), act)
+                    return x.float()
 
                 return dynamics.unroll_with(predict, obs[r].expand(count, -1), acts[r])
 
             return torch.stack([one(r) for r in range(len(obs))])
 
         return roll
+
+
+class PrepackedBfloat16(Prepacked):
+    """The same with weights and activations in bfloat16; the state is summed up in float32."""
+
+    name: ClassVar[str] = "prepacked_bfloat16"
+    dtype: ClassVar[str] = "bfloat16"
+
+    def __init__(self) -> None:
+        super().__init__()
+        base.require_bfloat16()
 
 
 def _packed(weight: Float[Tensor, "i o"], rows: int) -> Tensor:
