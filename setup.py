@@ -45,6 +45,18 @@ setup(
     ],
     extras_require={
         "dev": ["pytest", "pytest-xdist", "hypothesis", "beartype", "ruff", "mypy"],
+        # What `mbmrl bench` compares with, each where installed. mbrl 0.2.0 is not among them: it
+        # pins a hydra-core that fails on Python 3.11. `pip install --no-deps mbrl==0.2.0` beside
+        # these serves.
+        "bench": [
+            "pytorch-mppi",
+            "pytorch-icem",
+            "torchrl",
+            "torchopt",
+            "higher",
+            "hydra-core>=1.3",
+            "gymnasium",
+        ],
         # Wheels for CPython 3.11 on x86-64 only; elsewhere take ROS 2 from the system's packages.
         "ros": [
             "ros-jazzy-rclpy",

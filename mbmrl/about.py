@@ -48,8 +48,8 @@ def machine() -> Table:
     rows = [
         ["mbmrl", __version__],
         ["python", f"{platform.python_version()} ({sys.executable})"],
-        *([name, _version(name)] for name in LIBRARIES),
-        ["processor", _cpu_info("model name") or platform.processor() or platform.machine()],
+        *([name, version_of(name)] for name in LIBRARIES),
+        ["processor", processor()],
         ["cores", str(os.cpu_count())],
         [
             "threads",
@@ -93,6 +93,11 @@ def _keys(cls: type[Any]) -> str:
     return " ".join(shown)
 
 
+def processor() -> str:
+    """Its name."""
+    return _cpu_info("model name") or platform.processor() or platform.machine()
+
+
 def _cpu_info(key: str) -> str:
     """The first such line of /proc/cpuinfo; empty where there is none."""
     try:
@@ -102,7 +107,8 @@ def _cpu_info(key: str) -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")
 
 
-def _version(library: str) -> str:
+def version_of(library: str) -> str:
+    """Of an installed library, as pip calls it."""
     try:
         return version(library)
     except PackageNotFoundError:

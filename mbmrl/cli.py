@@ -390,49 +390,61 @@ class Plot:
 
 @dataclass(frozen=True)
 class Bench:
-    """Time the control loop of one robot on one core, against its control period.
+    """Time this machine, on one thread; every ratio is of rivals timed in turn in one run.
 
-    A plan is compared with its bare matrix products, too: the network's multiplications, without
-    activations, costs, or anything of the planner's own. Robots for which no checkpoint is shipped
-    get random weights, which cost the same. With --plan, large plans through large networks are
-    timed instead, on every rollout engine that this machine has; all ratios are taken in one run,
-    each rival in turn.
+    Without a flag, or with --tick, the whole tick of one robot's default controller against its
+    control period; robots for which no checkpoint is shipped get random weights, which cost the
+    same. The other flags time planning, adapting and meta-training against the bare matrix products
+    of the same sizes, and against other libraries where they are installed (pip install
+    'mbmrl[bench]').
 
     For example:
 
       mbmrl bench
-      mbmrl bench --robot cheetah --json bench.json
+      mbmrl bench --robot cheetah --json tick.json
       mbmrl bench --plan --json plan.json
+      mbmrl bench --meta
     """
 
-    plan: Annotated[bool, arg(help="Time the planners and engines instead of the robots.")] = False
-
+    tick: Annotated[bool, arg(help="The control loop of each robot.")] = False
+    plan: Annotated[bool, arg(help="Large plans, on every rollout engine.")] = False
+    meta: Annotated[bool, arg(help="Adapting, and a step of meta-training.")] = False
     robot: Annotated[
         str | None,
         arg(metavar="NAME", help="From `mbmrl list robots`; when left out, all of them."),
     ] = None
-    json: Annotated[Path | None, arg(metavar="FILE", help="Write the figures here.")] = None
+    json: Annotated[Path | None, arg(metavar="FILE", help="Write the figures here, as rows.")] = (
+        None
+    )
 
     def __call__(self) -> None:
         """Time it."""
         _check_file(self.json)
+        if self.tick + self.plan + self.meta > 1:
+            raise UsageError("one of --tick, --plan and --meta at a time")
+        if self.robot and (self.plan or self.meta):
+            raise UsageError("--plan and --meta time no robot: leave --robot out")
         import torch
 
-        from mbmrl import bench, bench_plan
+        from mbmrl.bench import meta, plan, tick, turns
 
-        if self.plan and self.robot:
-            raise UsageError("--plan times no robot: leave --robot out")
         torch.set_num_threads(1)
+        rows: Sequence[tick.Speed | plan.PlanSpeed | meta.MetaSpeed]
         if self.plan:
-            plans = [speed for case in bench_plan.CASES for speed in bench_plan.bench(case)]
-            if self.json:
-                _write(self.json, json.dumps([s.to_json() for s in plans], indent=1))
-            _print(bench_plan.table(plans))
-            return
-        speeds = [bench.bench(name) for name in ([self.robot] if self.robot else bench.simulated())]
+            rows = plans = [row for case in plan.CASES for row in plan.bench(case)]
+            table = plan.table(plans)
+        elif self.meta:
+            rows = learners = [row for case in meta.CASES for row in meta.bench(case)]
+            table = meta.table(learners)
+        else:
+            names = [self.robot] if self.robot else tick.simulated()
+            rows = robots = [tick.bench(name) for name in names]
+            table = tick.table(robots)
         if self.json:
-            _write(self.json, json.dumps([s.to_json() for s in speeds], indent=1))
-        _print(bench.table(speeds))
+            machine = {"machine": turns.machine()}
+            _write(self.json, json.dumps([row.to_json() | machine for row in rows], indent=1))
+        _print(table)
+        print(turns.machine())
 
 
 COMMANDS: tuple[type[Callable[[], None]], ...] = (Demo, Run, Eval, Train, Plot, List, Info, Bench)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mbmrl import bench, bench_plan, cli, conditions, evaluate, log, registry, settings
-from mbmrl.bench_plan import Case
+from mbmrl import cli, conditions, evaluate, log, registry, settings
+from mbmrl.bench import meta, plan, tick
 from mbmrl.engines.base import availability
 from mbmrl.evaluate import Evaluation, Row
 from tests.dummy import SETTINGS, SPEC, Deaf, SimPointMass
@@ -35,7 +35,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A checkpoint of random weights."""
-    bench.untrained(SPEC).save(tmp_path / "checkpoint")
+    tick.untrained(SPEC).save(tmp_path / "checkpoint")
     return tmp_path / "checkpoint"
 
 
@@ -139,6 +139,7 @@ def test_a_mistake_in_a_process_of_its_own() -> None:
         (["bench", "--robot", REAL], "is not simulated"),
         (["bench", "--json", "absent/bench.json"], "there is no folder"),
         (["bench", "--plan", "--robot", SIM], "leave --robot out"),
+        (["bench", "--plan", "--meta"], "at a time"),
         (["plot", "absent"], "no recorded run in absent"),
     ],
 )
@@ -332,7 +333,7 @@ def test_info_tells_what_a_bug_report_needs(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_bench_writes_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "TICKS", 3)
+    monkeypatch.setattr(tick, "TICKS", 3)
     file = tmp_path / "bench.json"
     assert command("bench", "--robot", SIM, "--json", file) == 0
     (speed,) = json.loads(file.read_text())
@@ -344,8 +345,8 @@ def test_bench_writes_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_bench_times_every_engine_on_the_same_plans(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cases = (Case("cem", (8, 8), "relu", 40, 3, 2), Case("mppi", (8,), "silu", 50, 2, 1))
-    monkeypatch.setattr(bench_plan, "CASES", cases)
+    cases = (plan.Case("cem", (8, 8), "relu", 40, 3, 2), plan.Case("mppi", (8,), "silu", 50, 2, 1))
+    monkeypatch.setattr(plan, "CASES", cases)
     file = tmp_path / "plan.json"
     assert command("bench", "--plan", "--json", file) == 0
     rows = json.loads(file.read_text())
@@ -353,11 +354,25 @@ def test_bench_times_every_engine_on_the_same_plans(
     assert [(r["planner"], r["engine"]) for r in rows] == [
         (planner, engine) for planner in ("cem", "mppi") for engine in here
     ]
+    assert all("thread" in row.pop("machine") for row in rows)
     named = """planner peer network activation dtype engine candidates horizon iterations ms_median
     ms_iqr ratio_to_gemm"""
     assert set(named.split()) == set(rows[0])
     assert rows[0]["network"] == "2x8" and rows[0]["peer"] is None
     assert all(r["ms_median"] > 0 and r["ratio_to_gemm"] > 0 for r in rows)
+
+
+def test_bench_times_adapting_and_meta_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(meta, "CASES", (meta.Case((8, 8), "relu"),))
+    file = tmp_path / "meta.json"
+    assert command("bench", "--meta", "--json", file) == 0
+    ours = [row for row in json.loads(file.read_text()) if row["peer"] is None]
+    timed = {(row["step"], row["adapter"]) for row in ours}
+    adapters = set(registry.names("adapters")) - {"none"}
+    assert timed == {("adapt", a) for a in adapters} | {("meta", a) for a in adapters - {"rls"}}
+    assert all(row["ms_median"] > 0 and row["ratio_to_gemm"] > 0 for row in ours)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mbmrl import bench, conditions, evaluate, registry, report, settings
+from mbmrl import conditions, evaluate, registry, report, settings
+from mbmrl.bench import tick
 from mbmrl.checkpoint import CheckpointError
 from mbmrl.conditions import Condition
 from mbmrl.episode import Log
@@ -36,7 +37,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A checkpoint of random weights."""
-    bench.untrained(SPEC).save(tmp_path)
+    tick.untrained(SPEC).save(tmp_path)
     return tmp_path
 
 

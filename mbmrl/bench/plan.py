@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
+from jaxtyping import Float
 from rich import box
 from rich.table import Table
 from torch import Tensor
 
-from controllers.base import SamplingPlanner
 from mbmrl import registry
+from mbmrl.bench import peers
+from mbmrl.bench.turns import Work, in_turn, products
 from mbmrl.dynamics import Dynamics
 from mbmrl.engines import base as engines
 from mbmrl.engines.base import Engine, EngineError
@@ -100,52 +99,48 @@ class PlanSpeed:
 
 
 def bench(case: Case, repeats: int = REPEATS) -> list[PlanSpeed]:
-    """Time a case on every engine there is, all of them and the bare products in turn."""
+    """Time a case on every engine there is and with every peer that is installed, all in turn."""
     torch.manual_seed(0)
     dynamics = Dynamics(SPEC, case.hidden, case.activation).requires_grad_(False)
-    rivals: dict[str, Callable[[], object]] = {"": _products(dynamics, case)}
-    dtypes: dict[str, str] = {}
+    weights = list(dynamics.weights)
+    limit = products(weights, case.candidates, case.iterations * case.horizon)
+    rivals: dict[str, Work] = {"": limit}
+    made: dict[str, tuple[str | None, str]] = {}  # peer and type, by the rival's name
     for name in engines.ORDER:
         try:
             engine = engines.make(name)
-            rivals[name], dtypes[name] = _plan(dynamics, case, engine), engine.dtype
         except EngineError:
             continue
-    seconds = _in_turn(list(rivals.values()), repeats)
-    limit, found = seconds[0], []
-    for name, took in zip(list(rivals)[1:], seconds[1:], strict=True):
-        low, high = np.percentile(took, (25, 75))
-        found.append(
-            PlanSpeed(
-                planner=case.planner,
-                peer=None,
-                network=f"{len(case.hidden)}x{case.hidden[0]}",
-                activation=case.activation,
-                dtype=dtypes[name],
-                engine=name,
-                candidates=case.candidates,
-                horizon=case.horizon,
-                iterations=case.iterations,
-                ms_median=1e3 * float(np.median(took)),
-                ms_iqr=1e3 * float(high - low),
-                ratio_to_gemm=float(np.median(took / limit)),
-            )
+        rivals[name], made[name] = _plan(dynamics, case, engine), (None, engine.dtype)
+    for peer, work in peers.installed(case, dynamics, running_cost).items():
+        rivals[peer], made[peer] = work, (peer, "float32")
+    return [
+        PlanSpeed(
+            planner=case.planner,
+            peer=made[name][0],
+            network=f"{len(case.hidden)}x{case.hidden[0]}",
+            activation=case.activation,
+            dtype=made[name][1],
+            engine=name if made[name][0] is None else "plain",
+            candidates=case.candidates,
+            horizon=case.horizon,
+            iterations=case.iterations,
+            ms_median=took.ms_median,
+            ms_iqr=took.ms_iqr,
+            ratio_to_gemm=took.ratio,
         )
-    return found
+        for name, took in in_turn(rivals, repeats).items()
+        if name
+    ]
 
 
-def _plan(dynamics: Dynamics, case: Case, engine: Engine) -> Callable[[], object]:
-    planner = _planner(case)
-    obs = torch.zeros(1, SPEC.num_obs)
-
-    def cost(predicted: Tensor, actions: Tensor) -> Tensor:
-        return (predicted[..., 0] - 1).square().mean(-1) + 0.01 * actions.square().mean((-1, -2))
-
-    return lambda: planner.plan(obs, engine.rollout(dynamics, dynamics.prior()), cost)
+def running_cost(obs: Float[Tensor, "*b o"], act: Float[Tensor, "*b u"]) -> Float[Tensor, "*b"]:
+    """Of one step: the first field is wanted at one, with a little effort."""
+    return (obs[..., 0] - 1).square() + 0.01 * act.square().mean(-1)
 
 
-def _planner(case: Case) -> SamplingPlanner:
-    return registry.load("planners", case.planner)(
+def _plan(dynamics: Dynamics, case: Case, engine: Engine) -> Work:
+    planner = registry.load("planners", case.planner)(
         SPEC.act_low,
         SPEC.act_high,
         SPEC.rest,
@@ -153,37 +148,25 @@ def _planner(case: Case) -> SamplingPlanner:
         num_samples=(case.candidates,) * case.iterations,
         num_knots=None,
     )
+    obs = torch.zeros(1, SPEC.num_obs)
 
+    def cost(predicted: Tensor, actions: Tensor) -> Tensor:
+        return running_cost(predicted, actions).mean(-1)
 
-def _products(dynamics: Dynamics, case: Case) -> Callable[[], object]:
-    """The products of activations and weights in one plan, and nothing else."""
-    inputs = [torch.randn(case.candidates, w.shape[0]) for w in dynamics.weights]
-    outputs = [torch.empty(case.candidates, w.shape[1]) for w in dynamics.weights]
-
-    def run() -> None:
-        for _ in range(case.iterations * case.horizon):
-            for x, weight, y in zip(inputs, dynamics.weights, outputs, strict=True):
-                torch.mm(x, weight, out=y)
-
-    return run
-
-
-@torch.no_grad()
-def _in_turn(rivals: Sequence[Callable[[], object]], repeats: int) -> list[np.ndarray]:
-    """Seconds of each rival's runs, one run of each after the other; the first round warms up."""
-    seconds = np.empty((len(rivals), repeats + 1))
-    for repeat in range(repeats + 1):
-        for i, run in enumerate(rivals):
-            start = time.perf_counter()
-            run()
-            seconds[i, repeat] = time.perf_counter() - start
-    return list(seconds[:, 1:])
+    return lambda: planner.plan(obs, engine.rollout(dynamics, dynamics.prior()), cost)
 
 
 def table(speeds: list[PlanSpeed]) -> Table:
     """One line a case and engine."""
     shown = Table(title="planning on one core", title_justify="left", box=box.SIMPLE_HEAD)
-    columns = ["planner", "network", "plan", "engine", "ms (median ± IQR)", "of the products"]
+    columns = [
+        "planner",
+        "network",
+        "plan",
+        "engine or peer",
+        "ms (median ± IQR)",
+        "of the products",
+    ]
     for k, column in enumerate(columns):
         shown.add_column(column, justify="right" if k > 3 else "left")
     for s in speeds:
@@ -191,7 +174,7 @@ def table(speeds: list[PlanSpeed]) -> Table:
             s.planner,
             f"{s.network} {s.activation}",
             f"{s.candidates} × {s.horizon} × {s.iterations}",
-            f"{s.engine} {s.dtype}",
+            s.peer or f"{s.engine} {s.dtype}",
             f"{s.ms_median:.0f} ± {s.ms_iqr:.0f}",
             f"{s.ratio_to_gemm:.2f}",
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from controllers.agent import LearnedModel
 from controllers.base import SamplingPlanner
 from mbmrl import checkpoint as checkpoints
 from mbmrl import registry
+from mbmrl.bench.turns import in_turn, products
 from mbmrl.checkpoint import Checkpoint
 from mbmrl.compose import make_agent
 from mbmrl.dynamics import Dynamics
@@ -25,6 +25,7 @@ from mbmrl.spec import RobotSpec, SpecError
 from robots.sim import SimRobot
 
 TICKS = 200
+REPEATS = 20
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def bench(name: str) -> Speed:
         plan_ms=float(np.median(took - adapt)),
         tick_ms_p50=float(p50),
         tick_ms_p99=float(p99),
-        products_ms=1e3 * _products(agent.model.dynamics, agent.planner),
+        products_ms=_products_ms(agent.model.dynamics, agent.planner),
     )
 
 
@@ -115,21 +116,11 @@ def untrained(spec: RobotSpec, seed: int = 0) -> Checkpoint:
     return Checkpoint(spec, settings.adapter, settings.window, settings.held_back, learners)
 
 
-@torch.no_grad()
-def _products(dynamics: Dynamics, planner: SamplingPlanner, repeats: int = 20) -> float:
-    """The products of activations and weights in one plan, and nothing else: median time [s]."""
-    batches = [
-        [torch.randn(n, w.shape[0]) for w in dynamics.weights] for n in (*planner.num_samples, 2)
-    ]
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        for batch in batches:
-            for _ in range(planner.horizon):
-                for x, w in zip(batch, dynamics.weights, strict=True):
-                    torch.mm(x, w)
-        times.append(time.perf_counter() - start)
-    return float(np.median(times))
+def _products_ms(dynamics: Dynamics, planner: SamplingPlanner) -> float:
+    """The products of activations and weights in one plan, and nothing else [ms]."""
+    rows = (*planner.num_samples, 2)
+    works = [products(list(dynamics.weights), n, planner.horizon) for n in rows]
+    return in_turn({"": lambda: [work() for work in works]}, REPEATS)[""].ms_median
 
 
 def table(speeds: list[Speed]) -> Table:
