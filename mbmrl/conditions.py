@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 
 from mbmrl import registry
+from mbmrl.settings import settings_for
 from robots.perturbations.base import Perturbation, PerturbationError, Split
 from robots.sim import SimRobot
 
 Condition = tuple[Perturbation, ...]
+
+TIMING = ("onset", "until", "ramp")
 
 SUITE_SEED = 20180330
 SUITE_COUNTS = {
@@ -62,11 +65,11 @@ def parse(text: str, onset: float = 0.0) -> Perturbation:
 
 def keys(kind: type[Perturbation]) -> list[dataclasses.Field[Any]]:
     """What a kind of perturbation can be told, its own first, then when."""
-    return sorted(dataclasses.fields(kind), key=lambda f: f.name in ("onset", "until"))
+    return sorted(dataclasses.fields(kind), key=lambda f: f.name in TIMING)
 
 
 def text(condition: Sequence[Perturbation], *, timing: bool = False) -> str:
-    """The inverse of :func:`parse`, joined by `` + ``; onset and end only on request."""
+    """The inverse of :func:`parse`, joined by `` + ``; when it acts only on request."""
     return " + ".join(_one(p, timing) for p in condition)
 
 
@@ -74,7 +77,7 @@ def _one(perturbation: Perturbation, timing: bool) -> str:
     shown = []
     for f in keys(type(perturbation)):
         value = getattr(perturbation, f.name)
-        if f.name in ("onset", "until") and not timing:
+        if f.name in TIMING and not timing:
             continue
         if f.name == "scale" and getattr(perturbation, "mode", "weak") != "weak":
             continue
@@ -84,9 +87,10 @@ def _one(perturbation: Perturbation, timing: bool) -> str:
 
 
 def kinds_for(robot: SimRobot) -> list[type[Perturbation]]:
-    """The registered perturbations that the robot can be subjected to."""
+    """What is drawn for the robot and listed in its suites: its own list, or all it allows."""
     found = []
-    for name in registry.names("perturbations"):
+    own = settings_for(robot.spec.name).perturbations
+    for name in own or registry.names("perturbations"):
         cls = registry.load("perturbations", name)
         try:
             cls.sample(robot, np.random.default_rng(0), "train").check(robot)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -40,10 +41,16 @@ class DamagedLeg(Perturbation):
     """
 
     name: ClassVar[str] = "damaged_leg"
+    magnitudes: ClassVar[Mapping[str, float]] = {"scale": 1.0}
 
     leg: str
     mode: str = "disabled"
     scale: float = 0.5
+
+    @property
+    def can_grow(self) -> bool:
+        """Only in mode ``weak``."""
+        return self.mode == "weak"
 
     def check(self, robot: SimRobot) -> None:
         """See :class:`Perturbation`."""
