@@ -86,11 +86,10 @@ def _one(perturbation: Perturbation, timing: bool) -> str:
     return perturbation.name + (":" + ",".join(shown) if shown else "")
 
 
-def kinds_for(robot: SimRobot) -> list[type[Perturbation]]:
-    """What is drawn for the robot and listed in its suites: its own list, or all it allows."""
+def allowed(robot: SimRobot) -> list[type[Perturbation]]:
+    """The registered perturbations that the robot can be subjected to."""
     found = []
-    own = settings_for(robot.spec.name).perturbations
-    for name in own or registry.names("perturbations"):
+    for name in registry.names("perturbations"):
         cls = registry.load("perturbations", name)
         try:
             cls.sample(robot, np.random.default_rng(0), "train").check(robot)
@@ -98,6 +97,12 @@ def kinds_for(robot: SimRobot) -> list[type[Perturbation]]:
             continue
         found.append(cls)
     return found
+
+
+def kinds_for(robot: SimRobot) -> list[type[Perturbation]]:
+    """Those of them that are drawn for the robot and listed in its suites."""
+    own = settings_for(robot.spec.name).perturbations
+    return [cls for cls in allowed(robot) if not own or cls.name in own]
 
 
 def sample(robot: SimRobot, rng: np.random.Generator, split: Split, count: int) -> Condition:
