@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 import mujoco
@@ -167,9 +168,9 @@ class Perturbation(ABC):
         return replace(self, **partly)
 
     def at(self, time: float) -> Perturbation:
-        """What there is of it at a time [s] after its onset."""
+        """What there is of it at a time [s]."""
         share = (time - self.onset) / self.ramp if self.ramp else 1.0
-        return self.grown(share) if share < 1.0 else self
+        return self.grown(max(share, 0.0)) if share < 1.0 else self
 
     # --- what a robot allows, and what is drawn -------------------------------------------------
 
@@ -262,6 +263,17 @@ def floors(model: mujoco.MjModel) -> list[int]:
     flat = touched & (model.geom_type == int(mujoco.mjtGeom.mjGEOM_PLANE))
     rough = model.geom_type == int(mujoco.mjtGeom.mjGEOM_HFIELD)
     return [int(g) for g in np.flatnonzero((model.geom_bodyid == 0) & (flat | rough))]
+
+
+@cache
+def reach(robot: type[SimRobot]) -> float:
+    """How far the nominal robot reaches from its torso, legs and all [m]."""
+    model = robot().nominal
+    data = mujoco.MjData(model)
+    mujoco.mj_kinematics(model, data)
+    own = model.geom_bodyid > 0
+    away = data.geom_xpos[own, :2] - data.body(robot.torso).xpos[:2]
+    return float((np.hypot(*away.T) + model.geom_rbound[own]).max())
 
 
 def on_the_floor(robot: SimRobot) -> None:

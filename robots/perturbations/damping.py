@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from robots.sim import SimRobot
 
 
-RATE = Magnitude(mild=(5.0, 30.0), test=(40.0, 60.0), harsh=(80.0, 120.0))  # [1/s]
+RATE = Magnitude(mild=(5.0, 30.0), test=(40.0, 60.0), harsh=(80.0, 200.0))  # [1/s]
 SPRING = Magnitude(mild=(50.0, 200.0), test=(300.0, 500.0), harsh=(700.0, 1000.0))  # [1/s²]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
@@ -10,6 +11,7 @@ import mujoco
 import numpy as np
 
 from robots.perturbations.base import (
+    Box,
     Magnitude,
     Perturbation,
     Split,
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from robots.sim import SimRobot
 
 
+ICE = (0.55, 0.8, 1.0, 0.45)  # the colour of slippery squares
+DRAWN = 8  # squares each way
 LEFT = Magnitude(mild=(0.25, 0.8), test=(0.08, 0.2), harsh=(0.02, 0.06))
 
 
@@ -87,6 +91,26 @@ class Friction(Perturbation):
     def sample(cls, robot: SimRobot, rng: np.random.Generator, split: Split) -> Self:
         """A scale of :data:`LEFT` and a side."""
         return cls(scale=round(LEFT.draw(rng, split), 3), side=rng.choice(sides(robot)))
+
+    def boxes(self, x: float, y: float) -> list[Box]:
+        """The slippery squares near the robot."""
+        if not self.patch:
+            return []
+        near = [
+            (column, row)
+            for column in math.floor(x / self.patch) + np.arange(-DRAWN, DRAWN + 1)
+            for row in math.floor(y / self.patch) + np.arange(-DRAWN, DRAWN + 1)
+            if (column + row) % 2 == 0
+        ]
+        half, centre = self.patch / 2, 0.5
+        return [
+            Box(
+                (float(c + centre) * self.patch, float(r + centre) * self.patch, 0.0),
+                (half, half, 0.0002),
+                ICE,
+            )
+            for c, r in near
+        ]
 
     def mirrored(self, robot: SimRobot) -> Self:
         """See :class:`Perturbation`."""

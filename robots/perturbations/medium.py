@@ -19,6 +19,7 @@ from robots.perturbations.base import (
     Split,
     in_range,
     planar,
+    reach,
 )
 
 if TYPE_CHECKING:
@@ -27,22 +28,27 @@ if TYPE_CHECKING:
     from robots.sim import SimRobot
 
 
-CARRIED = Magnitude(mild=(0.1, 0.4), test=(0.5, 0.65), harsh=(0.75, 0.85))  # of the weight
+CARRIED = Magnitude(
+    mild=(0.1, 0.4), test=(0.5, 0.65), harsh=(0.75, 0.85)
+)  # of its density
 SLOWED = Magnitude(mild=(0.2, 1.0), test=(1.5, 2.5), harsh=(3.5, 4.5))  # by viscosity [1/s]
-FLOW = Magnitude(mild=(0.1, 0.4), test=(0.5, 0.7), harsh=(0.9, 1.2))  # [m/s]
+FLOW = Magnitude(mild=(0.3, 1.0), test=(1.3, 1.8), harsh=(2.2, 3.0))  # of its reach a second
+FILL = {int(mujoco.mjtGeom.mjGEOM_BOX): 1.0, int(mujoco.mjtGeom.mjGEOM_CYLINDER): math.pi / 4}
+"""Part of the box around it that a geom fills, where that is not an ellipsoid's."""
 WATER = (0.2, 0.5, 0.8, 0.25)  # its colour
 DRAWN = 5.0  # half of how far it is drawn [m]
+FILM = 0.002  # how thick [m]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Medium(Perturbation):
     """A medium on top of the one that the robot lives in, everywhere or below a level.
 
-    Each body is the box that has its mass and its inertia, as in MuJoCo's own fluid model, which
-    gives the drag: ½ density · area · speed², and viscosity · 3π · mean side · speed. The medium
-    carries the weight of what the box displaces, at the body's centre of mass. Below a level it
-    carries the part of the box's height that is under water, and the drag of every body shrinks
-    with the part of the whole robot that is.
+    It carries of each body the weight of what its geoms displace. Drag is that of MuJoCo's fluid
+    model, which takes a body for the box that has its mass and inertia: ½ density · area · speed²,
+    and 3π · viscosity · mean side · speed. Below a level it carries the part of each geom's height
+    that is under water, and all drag shrinks to the part of the robot's volume that is. What is
+    carried acts at a body's centre of mass: a body that is half in the water does not right itself.
 
     Attributes:
         density: added [kg/m³].
@@ -79,40 +85,45 @@ class Medium(Perturbation):
 
     def apply(self, model: mujoco.MjModel, robot: SimRobot) -> None:
         """See :class:`Perturbation`."""
-        sides = _boxes(robot)
-        volume = sides.prod(1)
-        under = self._under(sides, robot)
-        share = float(under @ volume / volume.sum())
+        volume = _volumes(robot)
+        wet = volume * self._under(robot)
+        share = float(wet.sum() / volume.sum())
         model.opt.density += share * self.density
         model.opt.viscosity += share * self.viscosity
-        flow = self.current * np.array([math.cos(self.direction), math.sin(self.direction), 0.0])
-        model.opt.wind += flow
-        carried = under * volume * self.density
-        heavy = model.body_mass > 0
-        model.body_gravcomp[heavy] += carried[heavy] / model.body_mass[heavy]
+        model.opt.wind += self.current * np.array(
+            [math.cos(self.direction), math.sin(self.direction), 0.0]
+        )
+        displaced = np.bincount(model.geom_bodyid, wet, model.nbody)
+        # A missing leg displaces as little as it weighs, and a payload displaces nothing.
+        mass = np.maximum(model.body_mass, robot.nominal.body_mass)
+        model.body_gravcomp += self.density * displaced / np.maximum(mass, 1e-9)
 
-    def _under(self, sides: Float[np.ndarray, "b 3"], robot: SimRobot) -> Float[np.ndarray, " b"]:
-        """Part of each body's height that is below the level."""
+    def _under(self, robot: SimRobot) -> Float[np.ndarray, " g"]:
+        """Part of each geom's height that is below the level."""
         if self.level == math.inf:
-            return np.ones(len(sides))
-        up = robot.data.ximat[:, 6:]
-        height = np.maximum((np.abs(up) * sides).sum(1), 1e-9)
-        bottom = robot.data.xipos[:, 2] - height / 2
-        return np.clip((self.level - bottom) / height, 0.0, 1.0)
+            return np.ones(robot.nominal.ngeom)
+        up = robot.data.geom_xmat[:, 6:]
+        half = np.maximum((np.abs(up) * robot.nominal.geom_aabb[:, 3:]).sum(1), 1e-9)
+        bottom = robot.data.geom_xpos[:, 2] - half
+        return np.clip((self.level - bottom) / (2 * half), 0.0, 1.0)
 
     @classmethod
     def sample(cls, robot: SimRobot, rng: np.random.Generator, split: Split) -> Self:
-        """One that carries part of the weight, that slows down, or that flows past."""
-        mass, volume = float(robot.nominal.body_mass.sum()), float(_boxes(robot).prod(1).sum())
-        thick = mass / (3 * math.pi * float(_boxes(robot).mean(1).sum()))
+        """One that carries part of the weight, and may be thick or flow.
+
+        Where the robot has a medium of its own, that one grows denser, or thicker, or flows.
+        """
+        own, mass = robot.nominal.opt.density, float(robot.nominal.body_mass.sum())
+        heavy = own or mass / float(_volumes(robot).sum())
+        thick = mass / (6 * math.pi * float(_halves(robot).mean(1).sum()))
         what = rng.integers(3)
         density = viscosity = current = direction = 0.0
-        if what == 0 or not robot.nominal.opt.density:
-            density = CARRIED.draw(rng, split) * mass / volume
+        if what == 0 or not own:
+            density = CARRIED.draw(rng, split) * heavy
         if what == 1:
             viscosity = SLOWED.draw(rng, split) * thick
         if what == 2:
-            current = FLOW.draw(rng, split)
+            current = FLOW.draw(rng, split) * reach(type(robot))
             ways = [0.0, math.pi]
             direction = rng.choice(ways) if planar(robot) else rng.uniform(-math.pi, math.pi)
         return cls(
@@ -127,14 +138,22 @@ class Medium(Perturbation):
         return replace(self, direction=-self.direction)
 
     def boxes(self, x: float, y: float) -> list[Box]:
-        """The water, where it has a surface."""
-        if self.level == math.inf:
-            return []
-        return [Box((x, y, self.level / 2), (DRAWN, DRAWN, self.level / 2), WATER)]
+        """Water up to the level, or a film on the floor where there is no surface."""
+        height = self.level if self.level < math.inf else FILM
+        return [Box((x, y, height / 2), (DRAWN, DRAWN, max(height / 2, FILM)), WATER)]
 
 
-def _boxes(robot: SimRobot) -> Float[np.ndarray, "b 3"]:
-    """Sides [m] of the box that has each nominal body's mass and inertia."""
-    mass, inertia = robot.nominal.body_mass[:, None], robot.nominal.body_inertia
-    squares = 6 * np.maximum(inertia.sum(1, keepdims=True) - 2 * inertia, 0.0)
-    return np.sqrt(np.divide(squares, mass, out=np.zeros_like(squares), where=mass > 0))
+def _halves(robot: SimRobot) -> Float[np.ndarray, "g 3"]:
+    """Half the sides of the box around each of the robot's geoms [m]; 0 for those of the world."""
+    own = robot.nominal.geom_bodyid > 0
+    return own[:, None] * robot.nominal.geom_aabb[:, 3:]
+
+
+def _volumes(robot: SimRobot) -> Float[np.ndarray, " g"]:
+    """What each geom displaces [m³]; a mesh as the ellipsoid in the box around it."""
+    halves, kinds = _halves(robot), robot.nominal.geom_type
+    fill = np.array([FILL.get(int(kind), math.pi / 6) for kind in kinds])
+    radius, length = halves[:, 0], halves[:, 2]
+    capsule = math.pi * radius**2 * (2 * length - 2 / 3 * radius)
+    is_capsule = kinds == int(mujoco.mjtGeom.mjGEOM_CAPSULE)
+    return np.where(is_capsule, capsule, 8 * fill * halves.prod(1))

@@ -20,6 +20,7 @@ from robots.perturbations.base import (
     Split,
     floors,
     in_range,
+    reach,
 )
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from robots.sim import SimRobot
 
 
-ROUGHNESS = Magnitude(mild=(0.1, 0.3), test=(0.4, 0.5), harsh=(0.6, 0.7))  # of the torso's height
+ROUGHNESS = Magnitude(mild=(0.2, 0.6), test=(0.8, 1.0), harsh=(1.2, 1.4))  # of the torso's height
 PER_BUMP = 6  # points of the height field from one hill to the next
 
 
@@ -65,12 +66,13 @@ class Terrain(Perturbation):
     def apply(self, model: mujoco.MjModel, robot: SimRobot) -> None:
         """Hand over from the floor to the height field, whose points stay where they are."""
         cell, half = self.bump / PER_BUMP, TERRAIN_CELLS // 2
-        middle = np.round(robot.data.body(robot.torso).xpos[:2] / cell).astype(int)
+        place = robot.data.body(robot.torso).xpos[:2]
+        middle = np.round(place / cell).astype(int)
         across, along = (at + np.arange(-half, half + 1) for at in middle)
         hills = _hills(int(self.seed))
         heights = hills[np.ix_(along % len(hills), across % len(hills))]
-        x, y = robot.came[self.onset]
-        away = np.hypot(cell * across - x, (cell * along - y)[:, None]) / _reach(type(robot))
+        x, y = robot.came.get(self.onset, place)
+        away = np.hypot(cell * across - x, (cell * along - y)[:, None]) / reach(type(robot))
         heights = 0.5 + np.clip(away - 1, 0, 1) * (heights - 0.5)
 
         ground = model.geom(TERRAIN).id
@@ -90,7 +92,7 @@ class Terrain(Perturbation):
         height = float(robot.nominal.body(robot.torso).pos[2])
         return cls(
             roughness=round(ROUGHNESS.draw(rng, split) * height, 3),
-            bump=round(float(rng.uniform(0.8, 1.6)) * _reach(type(robot)), 2),
+            bump=round(float(rng.uniform(0.8, 1.6)) * reach(type(robot)), 2),
             seed=float(rng.integers(1000)),
         )
 
@@ -103,14 +105,3 @@ def _hills(seed: int) -> Float[np.ndarray, "n n"]:
     k = np.hypot(*np.meshgrid(*2 * [np.fft.fftfreq(n, 1 / PER_BUMP)]))
     heights = np.fft.ifft2(waves * np.exp(-2 * k**2)).real
     return (heights - heights.min()) / np.ptp(heights)
-
-
-@cache
-def _reach(robot: type[SimRobot]) -> float:
-    """How far the nominal robot reaches from its torso, legs and all [m]."""
-    model = robot().nominal
-    data = mujoco.MjData(model)
-    mujoco.mj_kinematics(model, data)
-    own = model.geom_bodyid > 0
-    away = data.geom_xpos[own, :2] - data.body(robot.torso).xpos[:2]
-    return float((np.hypot(*away.T) + model.geom_rbound[own]).max())
