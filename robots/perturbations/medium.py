@@ -28,9 +28,7 @@ if TYPE_CHECKING:
     from robots.sim import SimRobot
 
 
-CARRIED = Magnitude(
-    mild=(0.1, 0.4), test=(0.5, 0.65), harsh=(0.75, 0.85)
-)  # of its density
+CARRIED = Magnitude(mild=(0.1, 0.4), test=(0.5, 0.65), harsh=(0.75, 0.85))  # of its density
 SLOWED = Magnitude(mild=(0.2, 1.0), test=(1.5, 2.5), harsh=(3.5, 4.5))  # by viscosity [1/s]
 FLOW = Magnitude(mild=(0.3, 1.0), test=(1.3, 1.8), harsh=(2.2, 3.0))  # of its reach a second
 FILL = {int(mujoco.mjtGeom.mjGEOM_BOX): 1.0, int(mujoco.mjtGeom.mjGEOM_CYLINDER): math.pi / 4}
