@@ -315,7 +315,12 @@ def compiled(spec: mujoco.MjSpec) -> mujoco.MjModel:
             userdata=np.zeros(TERRAIN_CELLS**2),
         )
         spec.worldbody.add_geom(
-            name=TERRAIN, type=mujoco.mjtGeom.mjGEOM_HFIELD, hfieldname=TERRAIN, rgba=[0, 0, 0, 0]
+            name=TERRAIN,
+            type=mujoco.mjtGeom.mjGEOM_HFIELD,
+            hfieldname=TERRAIN,
+            contype=1,  # for now: what never collides at first never can
+            conaffinity=1,
+            rgba=[0, 0, 0, 0],
         )
     model = spec.compile()
     if floors:
@@ -323,7 +328,7 @@ def compiled(spec: mujoco.MjSpec) -> mujoco.MjModel:
         for name in ("friction", "priority", "condim", "solref", "solimp", "matid"):
             of_geom = getattr(model, f"geom_{name}")
             of_geom[ground.id] = of_geom[floors[0].id]
-        ground.contype = ground.conaffinity = 0  # only now: what never collides never can
+        ground.contype = ground.conaffinity = 0
     return model
 
 

@@ -192,7 +192,7 @@ def test_true_rollouts_feel_it_as_stepping_does(robot: str, kind: str) -> None:
     (future,) = on.true_rollout(plan[None])
     for act, foreseen in zip(plan, future, strict=True):
         on.write(act)
-        np.testing.assert_allclose(on.truth(), foreseen, atol=1e-9)
+        np.testing.assert_allclose(on.truth(), foreseen, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("robot", "kind"), PAIRS)

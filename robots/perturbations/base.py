@@ -271,7 +271,7 @@ def reach(robot: type[SimRobot]) -> float:
     model = robot().nominal
     data = mujoco.MjData(model)
     mujoco.mj_kinematics(model, data)
-    own = model.geom_bodyid > 0
+    own = np.isin(model.geom_bodyid, subtree(model, robot.torso))
     away = data.geom_xpos[own, :2] - data.body(robot.torso).xpos[:2]
     return float((np.hypot(*away.T) + model.geom_rbound[own]).max())
 

@@ -58,7 +58,7 @@ class Damping(Perturbation):
         """See :class:`Perturbation`."""
         for joint in driven(robot):
             there = model.joint(joint)
-            inertia = robot.nominal.dof_M0[there.dofadr]
+            inertia = 1 / robot.nominal.dof_invweight0[there.dofadr]
             there.damping += self.rate * inertia
             there.stiffness += self.spring * inertia
 

@@ -20,6 +20,7 @@ from robots.perturbations.base import (
     in_range,
     planar,
     reach,
+    subtree,
 )
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class Medium(Perturbation):
 
         Where the robot has a medium of its own, that one grows denser, or thicker, or flows.
         """
-        own, mass = robot.nominal.opt.density, float(robot.nominal.body_mass.sum())
+        own, mass = robot.nominal.opt.density, float(robot.nominal.body(robot.torso).subtreemass[0])
         heavy = own or mass / float(_volumes(robot).sum())
         thick = mass / (6 * math.pi * float(_halves(robot).mean(1).sum()))
         what = rng.integers(3)
@@ -142,8 +143,8 @@ class Medium(Perturbation):
 
 
 def _halves(robot: SimRobot) -> Float[np.ndarray, "g 3"]:
-    """Half the sides of the box around each of the robot's geoms [m]; 0 for those of the world."""
-    own = robot.nominal.geom_bodyid > 0
+    """Half the sides of the box around each of the robot's geoms [m]; 0 for all others."""
+    own = np.isin(robot.nominal.geom_bodyid, subtree(robot.nominal, robot.torso))
     return own[:, None] * robot.nominal.geom_aabb[:, 3:]
 
 

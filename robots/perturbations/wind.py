@@ -104,4 +104,4 @@ def _ways(model: mujoco.MjModel, robot: SimRobot) -> list[tuple[int, int, Float[
 
 
 def _weight(robot: SimRobot) -> float:
-    return GRAVITY * float(robot.nominal.body_mass.sum())
+    return GRAVITY * float(robot.nominal.body(robot.torso).subtreemass[0])
