@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 
 from mbmrl import registry
+from mbmrl.settings import settings_for
 from robots.perturbations.base import Perturbation, PerturbationError, Split
 from robots.sim import SimRobot
 
 Condition = tuple[Perturbation, ...]
+
+TIMING = ("onset", "until", "ramp")
 
 SUITE_SEED = 20180330
 SUITE_COUNTS = {
@@ -62,11 +65,11 @@ def parse(text: str, onset: float = 0.0) -> Perturbation:
 
 def keys(kind: type[Perturbation]) -> list[dataclasses.Field[Any]]:
     """What a kind of perturbation can be told, its own first, then when."""
-    return sorted(dataclasses.fields(kind), key=lambda f: f.name in ("onset", "until"))
+    return sorted(dataclasses.fields(kind), key=lambda f: f.name in TIMING)
 
 
 def text(condition: Sequence[Perturbation], *, timing: bool = False) -> str:
-    """The inverse of :func:`parse`, joined by `` + ``; onset and end only on request."""
+    """The inverse of :func:`parse`, joined by `` + ``; when it acts only on request."""
     return " + ".join(_one(p, timing) for p in condition)
 
 
@@ -74,7 +77,7 @@ def _one(perturbation: Perturbation, timing: bool) -> str:
     shown = []
     for f in keys(type(perturbation)):
         value = getattr(perturbation, f.name)
-        if f.name in ("onset", "until") and not timing:
+        if f.name in TIMING and not timing:
             continue
         if f.name == "scale" and getattr(perturbation, "mode", "weak") != "weak":
             continue
@@ -83,7 +86,7 @@ def _one(perturbation: Perturbation, timing: bool) -> str:
     return perturbation.name + (":" + ",".join(shown) if shown else "")
 
 
-def kinds_for(robot: SimRobot) -> list[type[Perturbation]]:
+def allowed(robot: SimRobot) -> list[type[Perturbation]]:
     """The registered perturbations that the robot can be subjected to."""
     found = []
     for name in registry.names("perturbations"):
@@ -94,6 +97,12 @@ def kinds_for(robot: SimRobot) -> list[type[Perturbation]]:
             continue
         found.append(cls)
     return found
+
+
+def kinds_for(robot: SimRobot) -> list[type[Perturbation]]:
+    """Those of them that are drawn for the robot and listed in its suites."""
+    own = settings_for(robot.spec.name).perturbations
+    return [cls for cls in allowed(robot) if not own or cls.name in own]
 
 
 def sample(robot: SimRobot, rng: np.random.Generator, split: Split, count: int) -> Condition:

@@ -27,7 +27,7 @@ from scipy.spatial.transform import Rotation
 from mbmrl import conditions, registry, tasks
 from mbmrl.log import Run
 from mbmrl.plot import DAMAGE, colour
-from robots.perturbations.base import Perturbation, subtree
+from robots.perturbations.base import TERRAIN, Perturbation, subtree
 from robots.sim import SimRobot
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ TRAIL_S = 30.0  # how far back the robot's way is drawn [s]
 AHEAD_S = 2.0  # how far ahead the target is marked [s]
 MORE = 0.8  # of the path, beyond what the run has time for [m]
 STRIDE = 5  # points of the path to one tile
+SKY = 100.0  # above all terrain [m]
 DOWN = np.array([0.0, 0.0, -1.0])
 
 PROBE = """
@@ -83,7 +84,7 @@ def painted(
     """The robot's model under these perturbations, with what they damage in red.
 
     Args:
-        robot: whose nominal model is copied.
+        robot: whose nominal model is copied; where it is and its time count for some of them.
         active: the perturbations.
         paint: colour of the torso.
     """
@@ -95,7 +96,7 @@ def painted(
     model.vis.headlight.diffuse *= 0.75
     model.light_mode[:] = mujoco.mjtCamLight.mjCAMLIGHT_TRACK
     model.light_bodyid[:] = model.body(robot.torso).id
-    for perturbation in active:
+    for perturbation in (p.at(robot.time) for p in active):
         perturbation.apply(model, robot)
         for body in perturbation.marked_bodies(robot):
             marked = np.isin(model.geom_bodyid, subtree(model, body))
@@ -124,7 +125,7 @@ class Scene:
         self.run = run
         self.perturb = tuple(conditions.parse(p) for p in run.perturbations)
         self.robot: SimRobot = registry.load("robots", run.robot)(self.perturb, run.seed)
-        self._models: dict[tuple[Perturbation, ...], mujoco.MjModel] = {}
+        self._shown: tuple[object, mujoco.MjModel] = (None, self.robot.nominal)
         self._data = mujoco.MjData(self.robot.nominal)
         self._places, self._yaw = self._follow()
         self._look, self._azimuth, self._upright = self._plan_camera()
@@ -160,15 +161,26 @@ class Scene:
 
     def model(self, tick: int) -> mujoco.MjModel:
         """The robot's model after a tick, red where it is damaged."""
-        active = self.active(tick)
-        if active not in self._models:
-            self._models[active] = painted(self.robot, active, colour(self.run.agent))
-        return self._models[active]
+        robot, active = self.robot, self.active(tick)
+        robot.data.time = (tick + 1) * self.run.spec.dt
+        grown = tuple(p.at(robot.time) for p in active)
+        key = (grown, tick if any(p.changing for p in grown) else 0)
+        if key != self._shown[0]:
+            robot.data.qpos[:] = self.run.qpos[tick]
+            mujoco.mj_kinematics(robot.nominal, robot.data)
+            for p in active:
+                robot.came[p.onset] = self._places[self._struck(p)][:2]
+            self._shown = key, painted(robot, grown, colour(self.run.agent))
+        return self._shown[1]
+
+    def _struck(self, perturbation: Perturbation) -> int:
+        """The tick at whose end it began."""
+        return max(0, round(perturbation.onset / self.run.spec.dt) - 1)
 
     def draw(self, tick: int) -> UInt8[np.ndarray, "h w 3"]:
         """The robot after a tick; the array is written over by the next call."""
         model, scene = self.model(tick), self._scene
-        self._pose(tick)
+        self._pose(tick, model)
         mujoco.mjv_updateScene(
             model,
             self._data,
@@ -181,14 +193,15 @@ class Scene:
         self._tilt_camera(tick)
         self._draw_ground(tick)
         self._gl.make_current()
+        for field in range(model.nhfield):
+            mujoco.mjr_uploadHField(model, self._context, field)
         mujoco.mjr_render(self._rect, scene, self._context)
         mujoco.mjr_readPixels(self._pixels, None, self._rect, self._context)
         return self._pixels[::-1]
 
     # --- the camera, planned over the whole run, so that it neither jerks nor lags --------------
 
-    def _pose(self, tick: int) -> None:
-        model = self.model(tick)
+    def _pose(self, tick: int, model: mujoco.MjModel) -> None:
         self._data.qpos[:] = self.run.qpos[tick]
         mujoco.mj_kinematics(model, self._data)
         mujoco.mj_comPos(model, self._data)
@@ -198,7 +211,7 @@ class Scene:
         """Where the torso was after each tick, and which way it faced [rad]."""
         places, yaw = [], []
         for tick in range(len(self.run.qpos)):
-            self._pose(tick)
+            self._pose(tick, self.robot.nominal)
             torso = self._data.body(self.robot.torso)
             places.append(torso.xpos.copy())
             yaw.append(np.arctan2(torso.xmat[3], torso.xmat[0]))
@@ -206,7 +219,7 @@ class Scene:
 
     def _reach(self) -> float:
         """How far the robot reaches from its torso [m]."""
-        self._pose(0)
+        self._pose(0, self.robot.nominal)
         own = self.robot.nominal.geom_bodyid > 0
         reach = np.linalg.norm(self._data.geom_xpos[own] - self._places[0], axis=1)
         return float((reach + self.robot.nominal.geom_rbound[own]).max())
@@ -269,6 +282,9 @@ class Scene:
             self._tile((x, y), heading, (0.026, 0.018), 0.0003, to_rgba("#70757A"))
         if self.run.spec.pose:
             self._draw_trail(tick)
+        for perturbation in self.active(tick):
+            for box in perturbation.boxes(*self._places[tick][:2].tolist()):
+                self._add(mujoco.mjtGeom.mjGEOM_BOX, box.size, box.place, 0.0, box.rgba)
         for perturbation in self.perturb:
             struck = round(perturbation.onset / self.run.spec.dt) - 1
             if self.run.spec.pose and 0 <= struck <= tick:
@@ -297,7 +313,15 @@ class Scene:
         rgba: tuple[float, float, float, float],
     ) -> None:
         box = mujoco.mjtGeom.mjGEOM_BOX
-        self._add(box, (*size, height), (*place, 0.0), heading, rgba)
+        self._add(box, (*size, height), (*place, self._ground(*place)), heading, rgba)
+
+    def _ground(self, x: float, y: float) -> float:
+        """How high the terrain is, where it acts [m]."""
+        model = self._shown[1]
+        if not model.nhfield or not model.geom(TERRAIN).rgba[3]:
+            return 0.0
+        above, down = np.array([x, y, SKY]), np.array([0.0, 0.0, -1.0])
+        return SKY - mujoco.mj_rayHfield(model, self._data, model.geom(TERRAIN).id, above, down)
 
     def _add(
         self,

@@ -30,6 +30,7 @@ class Settings:
         fit: the first pooled model, and each learner in the end; half as many updates in the
             rounds between.
         minutes: about how long all this takes on two cores.
+        perturbations: what it is trained for and tested on; all that the robot allows when empty.
     """
 
     adapter: str = "bayes"
@@ -48,6 +49,7 @@ class Settings:
     lanes: int = 48
     fit: FitConfig = field(default_factory=FitConfig)
     minutes: float = 30.0
+    perturbations: tuple[str, ...] = ()
 
     def scaled(self, minutes: float) -> Settings:
         """The same with data and updates for about so many minutes; raises ValueError if none."""
@@ -67,6 +69,17 @@ class Settings:
         )
 
 
+BODY = (
+    "buoyancy",
+    "damaged_joint",
+    "damaged_leg",
+    "friction",
+    "motor_strength",
+    "payload",
+    "slope",
+)
+"""What happens to the body of a robot that walks."""
+
 SETTINGS: dict[str, Settings] = {
     "hexapod": Settings(
         hidden=(256, 256),
@@ -77,6 +90,7 @@ SETTINGS: dict[str, Settings] = {
         on_policy=288,
         fit=FitConfig(updates=6000),
         minutes=15.0,
+        perturbations=BODY,
     ),
     "cheetah": Settings(
         hidden=(256, 256),
@@ -90,6 +104,7 @@ SETTINGS: dict[str, Settings] = {
         lanes=16,
         fit=FitConfig(updates=5000),
         minutes=25.0,
+        perturbations=BODY,
     ),
 }
 

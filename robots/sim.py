@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from jaxtyping import Float
 from mujoco import rollout as mj_rollout
 
 from robots.base import Robot
-from robots.perturbations.base import Perturbation
+from robots.perturbations.base import TERRAIN, TERRAIN_CELLS, Perturbation
 
 
 class Diverged(RuntimeError):
@@ -35,6 +36,21 @@ class Leg:
     body: str
     joints: tuple[str, ...]
     side: str = ""
+
+
+@dataclass
+class _Acting:
+    """A perturbation while it acts.
+
+    Attributes:
+        cause: as it was asked for.
+        actuators: what its :meth:`~Perturbation.actuate` remembers; None: it has none.
+        sensors: the same of :meth:`~Perturbation.sense`.
+    """
+
+    cause: Perturbation
+    actuators: np.ndarray | None
+    sensors: np.ndarray | None
 
 
 class SimRobot(Robot):
@@ -57,13 +73,19 @@ class SimRobot(Robot):
 
     def __init__(self, perturb: Sequence[Perturbation] = (), seed: int = 0) -> None:
         self.rng = np.random.default_rng(seed)
+        self.noise = np.random.default_rng([seed, 1])  # not rng: it must not move the start
         self.nominal = self._nominal()
         self.model = self.nominal
         self.substeps = round(self.spec.dt / self.nominal.opt.timestep)
         self.data = mujoco.MjData(self.nominal)
         self.carry = np.zeros(0)
         self.perturb = tuple(perturb)
-        self._active: tuple[Perturbation, ...] = ()
+        self.came: dict[float, Float[np.ndarray, " 2"]] = {}
+        """Where the torso was at each onset so far, x and y [m]."""
+        self._acting: dict[int, _Acting] = {}
+        self._grown: list[Perturbation] = []
+        self._copy: _Copy | None = None
+        self._sensed: np.ndarray | None = None
         for perturbation in self.perturb:
             perturbation.check(self)
 
@@ -109,19 +131,32 @@ class SimRobot(Robot):
     def reset(self) -> None:
         """Start a new episode at time 0 from a random initial state."""
         self.model = self.nominal
-        self._active = ()
+        self._acting, self._grown, self.came = {}, [], {}
         mujoco.mj_resetData(self.model, self.data)
         self.carry = self.place()
         self.data.time = 0.0
+        mujoco.mj_kinematics(self.model, self.data)
         self._switch()
         mujoco.mj_forward(self.model, self.data)
+        self._sense()
 
     def read(self) -> Float[np.ndarray, " o"]:
-        """The observation now."""
+        """What the sensors tell now; the same however often it is called."""
+        return self.truth() if self._sensed is None else self._sensed.copy()
+
+    def truth(self) -> Float[np.ndarray, " o"]:
+        """The observation now, through sensors without a fault."""
         return self.observe(self.data.qpos, self.data.qvel, self.carry)
+
+    def measured(self) -> Float[np.ndarray, " p"]:
+        """Of the truth, the fields that sensors measure: see :meth:`Perturbation.sense`."""
+        return self.truth()[self.spec.index(self.spec.predicted)]
 
     def write(self, act: Float[np.ndarray, " u"]) -> Float[np.ndarray, " u"]:
         """Apply the action within its limits for one control period of simulated time.
+
+        It returns what a driver knows to have sent: that the actuators hear it late, or with
+        play, is not for the driver to know.
 
         Raises:
             ValueError: for an action of the wrong size or with a non-finite number.
@@ -129,9 +164,15 @@ class SimRobot(Robot):
         """
         sent = self._within_limits(act)
         ctrl, carry = self.controls(self.carry[None], sent[None, None])
-        for command in ctrl[0]:
+        heard, memories = self._heard(ctrl)
+        for acting, memory in memories:
+            acting.actuators = memory[0]
+        changing = any(p.changing for p in self._grown)
+        for command in heard[0]:
             self.data.ctrl[:] = command
             mujoco.mj_step(self.model, self.data)
+            if changing:
+                self._apply()
         self.carry = carry[0, 0]
         if (
             not np.isfinite(self.data.qpos).all()
@@ -139,6 +180,7 @@ class SimRobot(Robot):
         ):
             raise Diverged(f"{self.spec.name}: the simulation diverged at {self.time:.2f} s")
         self._switch()
+        self._sense()
         return sent
 
     def stop(self) -> None:
@@ -154,12 +196,22 @@ class SimRobot(Robot):
     @property
     def active(self) -> tuple[Perturbation, ...]:
         """The perturbations that act now."""
-        return self._active
+        return tuple(acting.cause for acting in self._acting.values())
+
+    def show(self, qpos: Float[np.ndarray, " q"], time: float) -> mujoco.MjModel:
+        """The model as it is with the robot in this state at this time [s], for pictures."""
+        self.data.qpos[:], self.data.time = qpos, time
+        mujoco.mj_kinematics(self.nominal, self.data)
+        self._switch()
+        self._apply()
+        return self.model
 
     def true_rollout(
         self, acts: Float[np.ndarray, "n h u"], *, perturbed: bool = True
     ) -> Float[np.ndarray, "n h o"]:
         """What the true simulator would show under each candidate, from the state it is in.
+
+        Sensors tell the truth here.
 
         Args:
             acts: candidate actions, within limits.
@@ -168,6 +220,8 @@ class SimRobot(Robot):
         n, h = acts.shape[:2]
         model = self.model if perturbed else self.nominal
         ctrl, carry = self.controls(np.broadcast_to(self.carry, (n, self.carry.size)), acts)
+        if perturbed:
+            ctrl, _ = self._heard(ctrl)
         full = mujoco.mjtState.mjSTATE_FULLPHYSICS
         start = np.empty(mujoco.mj_stateSize(model, full))
         mujoco.mj_getState(model, self.data, start, full)
@@ -190,22 +244,120 @@ class SimRobot(Robot):
         return np.clip(act, self.spec.act_low, self.spec.act_high)
 
     def _switch(self) -> None:
-        """Rebuild the model from the nominal one when the set of active perturbations changes."""
-        now = self.time + 1e-9
-        active = tuple(p for p in self.perturb if p.onset <= now < p.until)
-        if active == self._active:
+        """Let act what is due, as far as it has grown."""
+        if not self.perturb:
             return
-        self._active = active
-        self.model = copy.copy(self.nominal) if active else self.nominal
-        for perturbation in active:
+        now = self.time + 1e-9
+        acting = {}
+        for i, cause in enumerate(self.perturb):
+            if cause.onset <= now < cause.until:
+                acting[i] = self._acting.get(i) or self._begin(cause)
+        self._acting = acting
+        grown = [one.cause.at(now) for one in acting.values()]
+        if grown != self._grown:
+            self._grown = grown
+            self._apply()
+
+    def _begin(self, cause: Perturbation) -> _Acting:
+        self.came.setdefault(cause.onset, self.data.body(self.torso).xpos[:2].copy())
+        full = cause.at(math.inf)
+        return _Acting(cause, full.actuator_memory(self), full.sensor_memory(self))
+
+    def _apply(self) -> None:
+        """Make the model anew from the nominal one."""
+        if not self._grown:
+            self.model = self.nominal
+            return
+        self._copy = self._copy or _Copy(self.nominal)
+        self.model = self._copy.restored()
+        for perturbation in self._grown:
             perturbation.apply(self.model, self)
-        if active:
-            mujoco.mj_setConst(self.model, _scratch(type(self)))
+        mujoco.mj_setConst(self.model, _scratch(type(self)))
+
+    def _heard(
+        self, ctrl: Float[np.ndarray, "n s a"]
+    ) -> tuple[Float[np.ndarray, "n s a"], list[tuple[_Acting, Float[np.ndarray, "n _"]]]]:
+        """What the actuators hear of these commands, and what each perturbation then remembers."""
+        memories = []
+        for acting, grown in zip(self._acting.values(), self._grown, strict=True):
+            if acting.actuators is not None:
+                memory = np.broadcast_to(acting.actuators, (len(ctrl), acting.actuators.size))
+                ctrl, memory = grown.actuate(memory, ctrl)
+                memories.append((acting, memory))
+        return ctrl, memories
+
+    def _sense(self) -> None:
+        """Read the sensors, where they do not tell the truth."""
+        self._sensed = None
+        for acting, grown in zip(self._acting.values(), self._grown, strict=True):
+            if acting.sensors is not None:
+                if self._sensed is None:
+                    self._sensed = self.truth()
+                told = self.spec.index(self.spec.predicted)
+                self._sensed[told], acting.sensors = grown.sense(
+                    acting.sensors, self._sensed[told], self.noise
+                )
 
 
 def compiled(spec: mujoco.MjSpec) -> mujoco.MjModel:
-    """A robot's model with all that perturbations need of the world."""
-    return spec.compile()
+    """A robot's model with all that perturbations need of the world, none of which acts yet.
+
+    A floor gets a height field beside it, which nothing touches and nobody sees.
+    """
+    plane = mujoco.mjtGeom.mjGEOM_PLANE
+    floors = [g for g in spec.worldbody.geoms if g.type == plane and (g.contype or g.conaffinity)]
+    if floors:
+        spec.add_hfield(
+            name=TERRAIN,
+            nrow=TERRAIN_CELLS,
+            ncol=TERRAIN_CELLS,
+            size=[1.0, 1.0, 1.0, 1.0],
+            userdata=np.zeros(TERRAIN_CELLS**2),
+        )
+        spec.worldbody.add_geom(
+            name=TERRAIN,
+            type=mujoco.mjtGeom.mjGEOM_HFIELD,
+            hfieldname=TERRAIN,
+            contype=1,  # for now: what never collides at first never can
+            conaffinity=1,
+            rgba=[0, 0, 0, 0],
+        )
+    model = spec.compile()
+    if floors:
+        ground = model.geom(TERRAIN)
+        for name in ("friction", "priority", "condim", "solref", "solimp", "matid"):
+            of_geom = getattr(model, f"geom_{name}")
+            of_geom[ground.id] = of_geom[floors[0].id]
+        ground.contype = ground.conaffinity = 0
+    return model
+
+
+PHYSICS = (
+    "actuator_", "body_", "dof_", "eq_", "geom_", "hfield_", "jnt_", "pair_", "qpos", "site_",
+    "tendon_",
+)  # fmt: skip
+"""How the fields of a model begin that perturbations may write to, beside its options."""
+
+
+class _Copy:
+    """A model that can be made nominal again much faster than by another copy.
+
+    A copy takes along every picture: milliseconds.
+    """
+
+    def __init__(self, nominal: mujoco.MjModel) -> None:
+        self.model, self.nominal = copy.copy(nominal), nominal
+        self.options = [name for name in dir(nominal.opt) if not name.startswith("_")]
+        fields = [name for name in dir(nominal) if name.startswith(PHYSICS)]
+        self.arrays = [(getattr(self.model, f), getattr(nominal, f)) for f in fields]
+
+    def restored(self) -> mujoco.MjModel:
+        """The model with nominal values."""
+        for own, nominal in self.arrays:
+            own[...] = nominal
+        for name in self.options:
+            setattr(self.model.opt, name, getattr(self.nominal.opt, name))
+        return self.model
 
 
 @cache

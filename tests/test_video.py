@@ -99,6 +99,27 @@ def test_slope_tilts_the_camera(opengl: None) -> None:
         assert one._upright[7].magnitude() == pytest.approx(0.2, abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    "perturbation",
+    [
+        "medium:density=500,level=0.15",
+        "medium:density=500",
+        "terrain:roughness=0.2,bump=0.4",
+        "friction:scale=0.2,patch=0.2",
+    ],
+)
+def test_water_hills_and_ice_are_seen(opengl: None, perturbation: str) -> None:
+    run = babble("hexapod")
+    changed = dataclasses.replace(run, perturbations=(f"{perturbation},onset=0.4",), onsets=(0.4,))
+    with Scene(run, 160, 120) as one, Scene(changed, 160, 120) as other:
+        apart = [
+            np.abs(one.draw(tick).astype(int) - other.draw(tick).astype(int)).mean()
+            for tick in range(8)
+        ]
+    assert max(apart[:3]) == 0
+    assert min(apart[3:]) > 1
+
+
 def test_planar_robot_is_seen_from_the_side(opengl: None) -> None:
     run = babble("cheetah", "damaged_joint:joint=bthigh,onset=0.2")
     assert red(drawn(run, 0)) == 0

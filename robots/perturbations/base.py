@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 import mujoco
 import numpy as np
+from jaxtyping import Float
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "test"]
 
+
+TERRAIN, TERRAIN_CELLS = "terrain", 97
+"""The height field that waits beside every floor: its name, and its points a side."""
 
 HARSH = 0.25
 """Share of the training magnitudes that are drawn beyond the test band."""
@@ -51,22 +57,44 @@ class PerturbationError(ValueError):
     """A perturbation that makes no sense, or not on this robot."""
 
 
+class Box(NamedTuple):
+    """A box that is drawn while a perturbation acts.
+
+    Attributes:
+        place: of its middle [m].
+        size: half its sides [m].
+        rgba: its colour.
+    """
+
+    place: tuple[float, float, float]
+    size: tuple[float, float, float]
+    rgba: tuple[float, float, float, float]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Perturbation(ABC):
-    """A change of the robot's body or of its world, from ``onset`` to ``until``.
+    """A change of the robot or of its world, from ``onset`` to ``until``.
+
+    A kind overrides the hooks that it needs: :meth:`apply` for the body and the world,
+    :meth:`actuate` for what the actuators hear, :meth:`sense` for what the sensors tell.
 
     Attributes:
         onset: when it begins [s since the reset].
         until: when it ends [s].
+        ramp: how long it grows from nothing to its full magnitude [s].
 
     Raises:
-        PerturbationError: where it begins before the reset, never, or not before it ends.
+        PerturbationError: where it begins before the reset, never, or not before it ends; where
+            it is to grow and has no magnitude.
     """
 
     name: ClassVar[str]
+    magnitudes: ClassVar[Mapping[str, float]] = {}
+    """The fields that say how strong it is, each with its value where there is no change."""
 
     onset: float = 0.0
     until: float = math.inf
+    ramp: float = 0.0
 
     def __post_init__(self) -> None:
         """See the class."""
@@ -74,13 +102,77 @@ class Perturbation(ABC):
             raise PerturbationError(
                 f"{self.name}: 0 <= onset < until [s] does not hold for {self.onset}, {self.until}"
             )
+        if not 0 <= self.ramp < math.inf:
+            raise PerturbationError(f"{self.name}: 0 <= ramp [s] does not hold for {self.ramp}")
+        if self.ramp and not self.can_grow:
+            raise PerturbationError(
+                f"{self.name} comes at once here: it has no magnitude for a ramp to grow"
+            )
 
-    @abstractmethod
-    def apply(self, model: mujoco.MjModel, robot: SimRobot) -> None:
-        """Write the change into ``model``, a fresh copy of the nominal one.
+    # --- hooks ----------------------------------------------------------------------------------
+
+    def apply(self, model: mujoco.MjModel, robot: SimRobot) -> None:  # noqa: B027, a hook
+        """Write the change into ``model``, which holds the nominal values.
 
         Composable: each perturbation scales or adds to what the ones before it left.
         """
+
+    @property
+    def changing(self) -> bool:
+        """Whether :meth:`apply` depends on the time or on where the robot is.
+
+        It is then applied anew at every simulation step; true rollouts take it as it is now.
+        """
+        return False
+
+    def actuator_memory(self, robot: SimRobot) -> Float[np.ndarray, " c"] | None:
+        """What :meth:`actuate` remembers as it begins; None: the actuators are not touched."""
+        return None
+
+    def actuate(
+        self, memory: Float[np.ndarray, "n c"], ctrl: Float[np.ndarray, "n s a"]
+    ) -> tuple[Float[np.ndarray, "n s a"], Float[np.ndarray, "n c"]]:
+        """What the actuators hear of the commands of s simulation steps, and the memory then.
+
+        Pure: the same lines serve one step and many true rollouts.
+        """
+        return ctrl, memory
+
+    def sensor_memory(self, robot: SimRobot) -> Float[np.ndarray, " c"] | None:
+        """What :meth:`sense` remembers as it begins; None: the sensors are not touched."""
+        return None
+
+    def sense(
+        self,
+        memory: Float[np.ndarray, " c"],
+        obs: Float[np.ndarray, " o"],
+        rng: np.random.Generator,
+    ) -> tuple[Float[np.ndarray, " o"], Float[np.ndarray, " c"]]:
+        """What the sensors tell, once a control step, of the fields that they measure.
+
+        These are ``spec.predicted``: what the controller makes itself needs no sensor, and the
+        pose comes from elsewhere.
+        """
+        return obs, memory
+
+    # --- growing --------------------------------------------------------------------------------
+
+    @property
+    def can_grow(self) -> bool:
+        """Whether it has a magnitude."""
+        return bool(self.magnitudes)
+
+    def grown(self, share: float) -> Perturbation:
+        """The same with this share of its magnitude."""
+        partly = {n: v + share * (getattr(self, n) - v) for n, v in self.magnitudes.items()}
+        return replace(self, **partly)
+
+    def at(self, time: float) -> Perturbation:
+        """What there is of it at a time [s]."""
+        share = (time - self.onset) / self.ramp if self.ramp else 1.0
+        return self.grown(max(share, 0.0)) if share < 1.0 else self
+
+    # --- what a robot allows, and what is drawn -------------------------------------------------
 
     @abstractmethod
     def check(self, robot: SimRobot) -> None:
@@ -103,9 +195,15 @@ class Perturbation(ABC):
         """Whether its place and mode belong to the test range, whatever its magnitude."""
         return False
 
+    # --- how it is shown ------------------------------------------------------------------------
+
     def marked_bodies(self, robot: SimRobot) -> tuple[str, ...]:
         """Bodies to paint red while it acts."""
         return ()
+
+    def boxes(self, x: float, y: float) -> list[Box]:
+        """What to draw around a robot at this place [m] while it acts."""
+        return []
 
 
 FORCE_LEFT = Magnitude(mild=(0.3, 0.7), test=(0.1, 0.25), harsh=(0.02, 0.07))
@@ -137,9 +235,75 @@ def sides(robot: SimRobot) -> list[str]:
     ]
 
 
+def driven(robot: SimRobot) -> list[str]:
+    """The driven joints of every leg.
+
+    Raises:
+        PerturbationError: where there is none.
+    """
+    joints = [joint for leg in robot.legs.values() for joint in leg.joints]
+    if not joints:
+        raise PerturbationError(f"{robot.spec.name} has no legs, nor driven joints that are named")
+    return joints
+
+
 def legs_on(robot: SimRobot, side: str) -> list[str]:
     """Names of the legs on a side."""
     return [n for n, leg in robot.legs.items() if side in ("both", leg.side)]
+
+
+def planar(robot: SimRobot) -> bool:
+    """Whether the robot lives in a vertical plane: none of its legs has a side."""
+    return not any(leg.side for leg in robot.legs.values())
+
+
+def floors(model: mujoco.MjModel) -> list[int]:
+    """The planes of the world that something can stand on, and the rough ground in their place."""
+    touched = (model.geom_contype | model.geom_conaffinity) > 0
+    flat = touched & (model.geom_type == int(mujoco.mjtGeom.mjGEOM_PLANE))
+    rough = model.geom_type == int(mujoco.mjtGeom.mjGEOM_HFIELD)
+    return [int(g) for g in np.flatnonzero((model.geom_bodyid == 0) & (flat | rough))]
+
+
+@cache
+def reach(robot: type[SimRobot]) -> float:
+    """How far the nominal robot reaches from its torso, legs and all [m]."""
+    model = robot().nominal
+    data = mujoco.MjData(model)
+    mujoco.mj_kinematics(model, data)
+    own = np.isin(model.geom_bodyid, subtree(model, robot.torso))
+    away = data.geom_xpos[own, :2] - data.body(robot.torso).xpos[:2]
+    return float((np.hypot(*away.T) + model.geom_rbound[own]).max())
+
+
+def on_the_floor(robot: SimRobot) -> None:
+    """Raise :class:`PerturbationError` where there is no floor to stand on."""
+    if not floors(robot.nominal):
+        raise PerturbationError(f"{robot.spec.name} stands on no floor")
+
+
+def heavy(robot: SimRobot) -> None:
+    """Raise :class:`PerturbationError` where gravity moves nothing."""
+    data = mujoco.MjData(robot.nominal)
+    mujoco.mj_forward(robot.nominal, data)
+    if not np.abs(data.qfrc_bias).max() > 1e-9:
+        raise PerturbationError(f"gravity moves nothing on {robot.spec.name}")
+
+
+def servo_range(robot: SimRobot) -> Float[np.ndarray, " a"]:
+    """From the lowest to the highest command of each actuator, in its own unit.
+
+    Raises:
+        PerturbationError: where neither a command nor its joint has limits.
+    """
+    model = robot.nominal
+    joint = model.actuator_trnid[:, 0]
+    limits = np.where(
+        model.actuator_ctrllimited[:, None], model.actuator_ctrlrange, model.jnt_range[joint]
+    )
+    if not (model.actuator_ctrllimited | model.jnt_limited[joint]).all():
+        raise PerturbationError(f"{robot.spec.name} has actuators without limits to take shares of")
+    return limits[:, 1] - limits[:, 0]
 
 
 def subtree(model: mujoco.MjModel, body: str) -> list[int]:
@@ -153,7 +317,7 @@ def subtree(model: mujoco.MjModel, body: str) -> list[int]:
 
 def scale_actuator(model: mujoco.MjModel, joint: str, scale: float) -> None:
     """Scale the force that a joint's motor or position servo can give; 0 leaves it limp."""
-    for a in _actuators(model, joint):
+    for a in actuators(model, joint):
         model.actuator_gainprm[a] *= scale
         model.actuator_biasprm[a] *= scale
         model.actuator_forcerange[a] *= scale
@@ -161,7 +325,7 @@ def scale_actuator(model: mujoco.MjModel, joint: str, scale: float) -> None:
 
 def reverse_actuator(model: mujoco.MjModel, joint: str) -> None:
     """Turn a motor round: it drives the joint to the negative of what it is told."""
-    for a in _actuators(model, joint):
+    for a in actuators(model, joint):
         model.actuator_gear[a] *= -1
 
 
@@ -179,7 +343,8 @@ def lock_joint(model: mujoco.MjModel, joint: str) -> None:
     model.dof_armature[dof] = 10.0
 
 
-def _actuators(model: mujoco.MjModel, joint: str) -> list[int]:
+def actuators(model: mujoco.MjModel, joint: str) -> list[int]:
+    """Ids of the actuators that drive a joint."""
     j = model.joint(joint).id
     return [a for a in range(model.nu) if model.actuator_trnid[a, 0] == j]
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import mujoco
 import numpy as np
 
-from robots.perturbations.base import Magnitude, Perturbation, Split, in_range
+from robots.perturbations.base import Magnitude, Perturbation, Split, heavy, in_range
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -28,12 +29,14 @@ class Buoyancy(Perturbation):
     """
 
     name: ClassVar[str] = "buoyancy"
+    magnitudes: ClassVar[Mapping[str, float]] = {"gravcomp": 0.0}
 
     gravcomp: float
 
     def check(self, robot: SimRobot) -> None:
         """See :class:`Perturbation`."""
         in_range("gravcomp", self.gravcomp, 0.0, 1.0)
+        heavy(robot)
 
     def apply(self, model: mujoco.MjModel, robot: SimRobot) -> None:
         """Carrying the same part of every body is the same as that much less gravity."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -13,6 +14,7 @@ from robots.perturbations.base import (
     Perturbation,
     Split,
     damage_joint,
+    driven,
     in_range,
     one_of,
 )
@@ -37,14 +39,20 @@ class DamagedJoint(Perturbation):
     """
 
     name: ClassVar[str] = "damaged_joint"
+    magnitudes: ClassVar[Mapping[str, float]] = {"scale": 1.0}
 
     joint: str
     mode: str = "disabled"
     scale: float = 0.5
 
+    @property
+    def can_grow(self) -> bool:
+        """Only in mode ``weak``."""
+        return self.mode == "weak"
+
     def check(self, robot: SimRobot) -> None:
         """See :class:`Perturbation`."""
-        one_of("joint", self.joint, _joints(robot))
+        one_of("joint", self.joint, driven(robot))
         one_of("mode", self.mode, MODES)
         in_range("scale", self.scale, 0.0, 1.0)
 
@@ -57,7 +65,7 @@ class DamagedJoint(Perturbation):
         """Every third (joint, mode) diagonal is the test range, on both sides alike."""
         pairs = [
             (joint, mode)
-            for joint in _joints(robot)
+            for joint in driven(robot)
             for mode in MODES
             if _held_out(robot, joint, mode) == (split == "test")
         ]
@@ -83,10 +91,6 @@ class DamagedJoint(Perturbation):
 
 def _held_out(robot: SimRobot, joint: str, mode: str) -> bool:
     return (_places(robot)[joint] + MODES.index(mode)) % 3 == 0
-
-
-def _joints(robot: SimRobot) -> list[str]:
-    return [j for leg in robot.legs.values() for j in leg.joints]
 
 
 def _places(robot: SimRobot) -> dict[str, int]:

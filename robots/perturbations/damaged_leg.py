@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -40,10 +41,16 @@ class DamagedLeg(Perturbation):
     """
 
     name: ClassVar[str] = "damaged_leg"
+    magnitudes: ClassVar[Mapping[str, float]] = {"scale": 1.0}
 
     leg: str
     mode: str = "disabled"
     scale: float = 0.5
+
+    @property
+    def can_grow(self) -> bool:
+        """Only in mode ``weak``."""
+        return self.mode == "weak"
 
     def check(self, robot: SimRobot) -> None:
         """See :class:`Perturbation`."""
@@ -99,8 +106,10 @@ class DamagedLeg(Perturbation):
 
 
 def mirror_leg(robot: SimRobot, name: str) -> str:
-    """The leg at the same place on the other side."""
+    """The leg at the same place on the other side; itself where it has no side."""
     leg = robot.legs[name]
+    if not leg.side:
+        return name
     same = [n for n, g in robot.legs.items() if g.side == leg.side]
     other = [n for n, g in robot.legs.items() if g.side not in ("", leg.side)]
     return other[same.index(name)] if other else name

@@ -1,7 +1,9 @@
-"""A slippery floor, or slippery feet on one side."""
+"""A slippery floor, slippery patches on it, or slippery feet on one side."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -9,9 +11,11 @@ import mujoco
 import numpy as np
 
 from robots.perturbations.base import (
+    Box,
     Magnitude,
     Perturbation,
     Split,
+    floors,
     in_range,
     legs_on,
     one_of,
@@ -26,41 +30,87 @@ if TYPE_CHECKING:
     from robots.sim import SimRobot
 
 
+ICE = (0.55, 0.8, 1.0, 0.45)  # the colour of slippery squares
+DRAWN = 8  # squares each way
 LEFT = Magnitude(mild=(0.25, 0.8), test=(0.08, 0.2), harsh=(0.02, 0.06))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Friction(Perturbation):
-    """Friction is scaled, under every contact or under the feet of one side.
+    """Friction is scaled: under every contact, under the feet of one side, or on patches.
+
+    Patches are the squares of one colour of a chequerboard.
 
     Attributes:
         scale: friction left, of the nominal one.
-        side: ``both`` scales every geom, the floor too.
+        side: ``both``: under every contact, not only under the legs of one side.
+        patch: side of the squares [m]; 0: it is everywhere.
     """
 
     name: ClassVar[str] = "friction"
+    magnitudes: ClassVar[Mapping[str, float]] = {"scale": 1.0}
 
     scale: float
     side: str = "both"
+    patch: float = 0.0
 
     def check(self, robot: SimRobot) -> None:
         """See :class:`Perturbation`."""
         in_range("scale", self.scale, 0.0, 10.0)
         one_of("side", self.side, sides(robot))
+        in_range("patch [m]", self.patch, 0.0, 100.0)
+
+    @property
+    def changing(self) -> bool:
+        """On patches."""
+        return self.patch > 0
 
     def apply(self, model: mujoco.MjModel, robot: SimRobot) -> None:
         """See :class:`Perturbation`."""
-        if self.side == "both":
+        if self.side == "both" and not self.patch:
             model.geom_friction *= self.scale
             return
-        for leg in legs_on(robot, self.side):
-            bodies = subtree(model, robot.legs[leg].body)
-            model.geom_friction[np.isin(model.geom_bodyid, bodies)] *= self.scale
+        slippery = np.ones(model.ngeom, bool)
+        if self.side != "both":
+            limbs = [subtree(model, robot.legs[leg].body) for leg in legs_on(robot, self.side)]
+            slippery = np.isin(model.geom_bodyid, np.concatenate(limbs))
+        if self.patch:
+            squares = np.floor(robot.data.geom_xpos[:, :2] / self.patch).sum(1)
+            slippery &= squares % 2 == 0
+        if floor := floors(model):
+            # A contact has the larger friction of the two, unless one has priority: all of it
+            # goes to the robot's side, so that it is the robot's to lose.
+            felt = model.geom_priority <= model.geom_priority[floor].max()
+            model.geom_friction[felt] = np.maximum(
+                model.geom_friction[felt], model.geom_friction[floor].max(0)
+            )
+            slippery[floor] = True
+        model.geom_friction[slippery] *= self.scale
 
     @classmethod
     def sample(cls, robot: SimRobot, rng: np.random.Generator, split: Split) -> Self:
         """A scale of :data:`LEFT` and a side."""
         return cls(scale=round(LEFT.draw(rng, split), 3), side=rng.choice(sides(robot)))
+
+    def boxes(self, x: float, y: float) -> list[Box]:
+        """The slippery squares near the robot."""
+        if not self.patch:
+            return []
+        near = [
+            (column, row)
+            for column in math.floor(x / self.patch) + np.arange(-DRAWN, DRAWN + 1)
+            for row in math.floor(y / self.patch) + np.arange(-DRAWN, DRAWN + 1)
+            if (column + row) % 2 == 0
+        ]
+        half, centre = self.patch / 2, 0.5
+        return [
+            Box(
+                (float(c + centre) * self.patch, float(r + centre) * self.patch, 0.0),
+                (half, half, 0.0002),
+                ICE,
+            )
+            for c, r in near
+        ]
 
     def mirrored(self, robot: SimRobot) -> Self:
         """See :class:`Perturbation`."""

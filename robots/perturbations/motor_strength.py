@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -12,6 +13,7 @@ from robots.perturbations.base import (
     Magnitude,
     Perturbation,
     Split,
+    driven,
     in_range,
     legs_on,
     one_of,
@@ -39,6 +41,7 @@ class MotorStrength(Perturbation):
     """
 
     name: ClassVar[str] = "motor_strength"
+    magnitudes: ClassVar[Mapping[str, float]] = {"scale": 1.0}
 
     scale: float
     side: str = "both"
@@ -47,6 +50,7 @@ class MotorStrength(Perturbation):
         """See :class:`Perturbation`."""
         in_range("scale", self.scale, 0.0, 2.0)
         one_of("side", self.side, sides(robot))
+        driven(robot)
 
     def apply(self, model: mujoco.MjModel, robot: SimRobot) -> None:
         """See :class:`Perturbation`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -30,6 +31,7 @@ class Payload(Perturbation):
     """
 
     name: ClassVar[str] = "payload"
+    magnitudes: ClassVar[Mapping[str, float]] = {"mass": 0.0}
 
     mass: float
     x: float = 0.0
@@ -61,6 +63,7 @@ class Payload(Perturbation):
         moments, frame = np.linalg.eigh(tensor)
         frame[:, 0] *= np.sign(np.linalg.det(frame))
         model.body_mass[b] = total
+        model.body_gravcomp[b] *= mass / total  # what carries the torso does not carry the load
         model.body_ipos[b] = joint_centre
         model.body_inertia[b] = moments
         mujoco.mju_mat2Quat(model.body_iquat[b], frame.ravel())
@@ -85,10 +88,13 @@ def _steiner(mass: float, offset: np.ndarray) -> np.ndarray:
 
 
 def _robot_mass(robot: SimRobot) -> float:
-    return float(robot.nominal.body_mass.sum())
+    return float(robot.nominal.body(robot.torso).subtreemass[0])
 
 
 def _reach(robot: SimRobot) -> float:
-    """Half the length of the torso [m]: the farthest leg root from its origin."""
+    """Half the length of the torso [m]: the farthest leg root from its origin, or its own size."""
+    if not robot.legs:
+        torso = robot.nominal.geom_bodyid == robot.nominal.body(robot.torso).id
+        return float(robot.nominal.geom_rbound[torso].max())
     roots = [robot.nominal.body(g.body).pos[0] for g in robot.legs.values()]
     return float(np.abs(roots).max())

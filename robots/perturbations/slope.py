@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import mujoco
 import numpy as np
 
-from robots.perturbations.base import Magnitude, Perturbation, Split, in_range
+from robots.perturbations.base import Magnitude, Perturbation, Split, in_range, on_the_floor, planar
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -30,6 +31,7 @@ class Slope(Perturbation):
     """
 
     name: ClassVar[str] = "slope"
+    magnitudes: ClassVar[Mapping[str, float]] = {"angle": 0.0}
 
     angle: float
     direction: float = 0.0
@@ -38,6 +40,7 @@ class Slope(Perturbation):
         """See :class:`Perturbation`; angles beyond 0.6 rad are refused, degrees most of all."""
         in_range("angle [rad]", self.angle, 0.0, 0.6)
         in_range("direction [rad]", self.direction, -2 * math.pi, 2 * math.pi)
+        on_the_floor(robot)
 
     def apply(self, model: mujoco.MjModel, robot: SimRobot) -> None:
         """Rotate gravity by ``angle`` about the horizontal axis across the way down."""
@@ -51,8 +54,7 @@ class Slope(Perturbation):
     def sample(cls, robot: SimRobot, rng: np.random.Generator, split: Split) -> Self:
         """An :data:`ANGLE`; any direction on robots with sides, up or down on others."""
         angle = round(ANGLE.draw(rng, split), 3)
-        planar = not any(g.side for g in robot.legs.values())
-        direction = rng.choice([0.0, math.pi]) if planar else rng.uniform(-math.pi, math.pi)
+        direction = rng.choice([0.0, math.pi]) if planar(robot) else rng.uniform(-math.pi, math.pi)
         return cls(angle=angle, direction=round(float(direction), 3))
 
     def mirrored(self, robot: SimRobot) -> Self:
