@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +19,14 @@ from robots.base import Robot
 from robots.perturbations.base import Perturbation
 
 
+STATE = mujoco.mjtState.mjSTATE_FULLPHYSICS
+"""All that what the simulation does next follows from, besides its controls."""
+TOO_FAST = 1e6
+"""No robot's joint has ever had such a speed [m/s, rad/s]."""
+
+
 class Diverged(RuntimeError):
-    """The simulation left the finite numbers."""
+    """The simulation left the numbers that mean anything."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,7 @@ class SimRobot(Robot):
         self.nominal = self._nominal()
         self.model = self.nominal
         self.substeps = round(self.spec.dt / self.nominal.opt.timestep)
+        self._limits = self.spec.act_low, self.spec.act_high
         self.data = mujoco.MjData(self.nominal)
         self.carry = np.zeros(0)
         self.perturb = tuple(perturb)
@@ -70,8 +78,17 @@ class SimRobot(Robot):
     @classmethod
     @cache
     def _nominal(cls) -> mujoco.MjModel:
-        """One compiled nominal model a class; never written to."""
-        return cls.build()
+        """One compiled nominal model a class; never written to.
+
+        Its solver starts afresh at every step: what the robot does then follows from its state, to
+        the last bit, and rollouts show just what stepping does. Where a simulation diverges it is
+        left as it is, and not reset: nobody is to take that for a robot at its start. A robot on
+        its floor hangs together, so that no time goes into looking for islands.
+        """
+        model = cls.build()
+        off = mujoco.mjtDisableBit
+        model.opt.disableflags |= off.mjDSBL_WARMSTART | off.mjDSBL_AUTORESET | off.mjDSBL_ISLAND
+        return model
 
     @classmethod
     @abstractmethod
@@ -95,9 +112,11 @@ class SimRobot(Robot):
     def controls(
         self, carry: Float[np.ndarray, "n c"], acts: Float[np.ndarray, "n h u"]
     ) -> tuple[Float[np.ndarray, "n s a"], Float[np.ndarray, "n h c"]]:
-        """Servo commands of every simulation step (s = h × substeps), and the carry after each act.
+        """Servo commands, and the carry after each act.
 
-        The carry is what the command generator itself remembers (gait phase, filters).
+        Each of the s commands is held for the same number of simulation steps: there may be one a
+        control period, one a step, or anything between. The carry is what the command generator
+        itself remembers (gait phase, filters).
         """
 
     # --- the Robot contract -------------------------------------------------------------
@@ -129,16 +148,8 @@ class SimRobot(Robot):
         """
         sent = self._within_limits(act)
         ctrl, carry = self.controls(self.carry[None], sent[None, None])
-        for command in ctrl[0]:
-            self.data.ctrl[:] = command
-            mujoco.mj_step(self.model, self.data)
-        self.carry = carry[0, 0]
-        if (
-            not np.isfinite(self.data.qpos).all()
-            or self.data.warning[mujoco.mjtWarning.mjWARN_BADQACC].number
-        ):
-            raise Diverged(f"{self.spec.name}: the simulation diverged at {self.time:.2f} s")
-        self._switch()
+        self.move(ctrl[0])
+        self.arrive(carry[0, 0])
         return sent
 
     def stop(self) -> None:
@@ -156,6 +167,26 @@ class SimRobot(Robot):
         """The perturbations that act now."""
         return self._active
 
+    def move(self, ctrl: Float[np.ndarray, "s a"], periods: int = 1) -> None:
+        """Simulate so many control periods under these servo commands."""
+        hold = periods * self.substeps // len(ctrl)
+        for command in ctrl:
+            self.data.ctrl[:] = command
+            mujoco.mj_step(self.model, self.data, hold)
+
+    def arrive(self, carry: Float[np.ndarray, " c"]) -> None:
+        """End a control period, whose steps are done.
+
+        Raises:
+            Diverged: when the simulation blew up.
+        """
+        self.carry = carry
+        # of so few numbers Python's own sum is the fast one
+        if not sum(map(abs, self.data.qvel.tolist())) < TOO_FAST:  # NaN is not, either
+            raise Diverged(f"{self.spec.name}: the simulation diverged at {self.time:.2f} s")
+        if self.perturb:
+            self._switch()
+
     def true_rollout(
         self, acts: Float[np.ndarray, "n h u"], *, perturbed: bool = True
     ) -> Float[np.ndarray, "n h o"]:
@@ -168,9 +199,9 @@ class SimRobot(Robot):
         n, h = acts.shape[:2]
         model = self.model if perturbed else self.nominal
         ctrl, carry = self.controls(np.broadcast_to(self.carry, (n, self.carry.size)), acts)
-        full = mujoco.mjtState.mjSTATE_FULLPHYSICS
-        start = np.empty(mujoco.mj_stateSize(model, full))
-        mujoco.mj_getState(model, self.data, start, full)
+        ctrl = np.repeat(ctrl, h * self.substeps // ctrl.shape[1], axis=1)
+        start = np.empty(mujoco.mj_stateSize(model, STATE))
+        mujoco.mj_getState(model, self.data, start, STATE)
         states, _ = mj_rollout.rollout(
             model, _scratch(type(self)), np.broadcast_to(start, (n, start.size)), ctrl
         )
@@ -181,13 +212,14 @@ class SimRobot(Robot):
 
     def _within_limits(self, act: np.ndarray) -> np.ndarray:
         act = np.asarray(act, dtype=np.float64)
-        if act.shape != (self.spec.num_act,):
+        low, high = self._limits
+        if act.shape != low.shape:
             raise ValueError(
                 f"{self.spec.name} takes {self.spec.num_act} actions, not an array of {act.shape}"
             )
-        if not np.isfinite(act).all():
+        if not math.isfinite(sum(act.tolist())):
             raise ValueError(f"{self.spec.name}: action {act} is not finite")
-        return np.clip(act, self.spec.act_low, self.spec.act_high)
+        return np.minimum(np.maximum(act, low), high)
 
     def _switch(self) -> None:
         """Rebuild the model from the nominal one when the set of active perturbations changes."""
