@@ -18,7 +18,6 @@ from mujoco import rollout as mj_rollout
 from robots.base import Robot
 from robots.perturbations.base import Perturbation
 
-
 STATE = mujoco.mjtState.mjSTATE_FULLPHYSICS
 """All that what the simulation does next follows from, besides its controls."""
 TOO_FAST = 1e6
@@ -146,7 +145,7 @@ class SimRobot(Robot):
             ValueError: for an action of the wrong size or with a non-finite number.
             Diverged: when the simulation blows up.
         """
-        sent = self._within_limits(act)
+        sent = self.within_limits(act)
         ctrl, carry = self.controls(self.carry[None], sent[None, None])
         self.move(ctrl[0])
         self.arrive(carry[0, 0])
@@ -181,7 +180,6 @@ class SimRobot(Robot):
             Diverged: when the simulation blew up.
         """
         self.carry = carry
-        # of so few numbers Python's own sum is the fast one
         if not sum(map(abs, self.data.qvel.tolist())) < TOO_FAST:  # NaN is not, either
             raise Diverged(f"{self.spec.name}: the simulation diverged at {self.time:.2f} s")
         if self.perturb:
@@ -210,14 +208,18 @@ class SimRobot(Robot):
         qvel = at[..., 1 + model.nq : 1 + model.nq + model.nv]
         return self.observe(qpos, qvel, carry).reshape(n, h, -1)
 
-    def _within_limits(self, act: np.ndarray) -> np.ndarray:
+    def within_limits(
+        self, act: Float[np.ndarray, "*r u"], *robots: int
+    ) -> Float[np.ndarray, "*r u"]:
+        """The action as it is sent, or those of so many robots; raises ValueError for no action."""
         act = np.asarray(act, dtype=np.float64)
         low, high = self._limits
-        if act.shape != low.shape:
+        if act.shape != (*robots, *low.shape):
             raise ValueError(
                 f"{self.spec.name} takes {self.spec.num_act} actions, not an array of {act.shape}"
             )
-        if not math.isfinite(sum(act.tolist())):
+        # of so few numbers Python's own sum is the fast one
+        if not math.isfinite(sum(act.ravel().tolist())):
             raise ValueError(f"{self.spec.name}: action {act} is not finite")
         return np.minimum(np.maximum(act, low), high)
 
