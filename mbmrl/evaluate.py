@@ -21,7 +21,7 @@ from controllers.agent import Agent, LearnedModel
 from mbmrl import checkpoint as checkpoints
 from mbmrl import conditions, registry
 from mbmrl.checkpoint import Checkpoint
-from mbmrl.compose import AGENTS, make_agent
+from mbmrl.compose import AGENTS, ON_THE_SIMULATOR, make_agent
 from mbmrl.conditions import Condition
 from mbmrl.episode import Log, run_episodes
 from mbmrl.spec import RobotSpec, SpecError
@@ -30,7 +30,7 @@ from robots.sim import SimRobot
 
 LANES = 32
 """Episodes that run side by side."""
-WITHOUT_MODEL = ("oracle", "nominal", "zero")
+WITHOUT_MODEL = (*ON_THE_SIMULATOR, "zero")
 """Agents that need no checkpoint."""
 TIMED = 60
 """Ticks that the decision times come from."""
@@ -264,7 +264,7 @@ def time_alone(what: Evaluation, agent: str) -> Timing:
     of its own, once an agent, after a warm-up that fills the history.
     """
     (robot,) = what.robots([()], what.seed)
-    true = agent in ("oracle", "nominal")
+    true = agent in ON_THE_SIMULATOR
     checkpoint = checkpoint_for(agent, robot.spec, what.checkpoint)
     warm_up, timed = checkpoint.window if checkpoint else 3, TIMED_TRUE if true else TIMED
     with robot:

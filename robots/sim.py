@@ -185,17 +185,25 @@ class SimRobot(Robot):
         if self.perturb:
             self._switch()
 
+    def under(self, condition: Sequence[Perturbation]) -> mujoco.MjModel:
+        """A model of the robot with these perturbations, whatever acts on it now."""
+        model = copy.copy(self.nominal)
+        for perturbation in condition:
+            perturbation.apply(model, self)
+        mujoco.mj_setConst(model, _scratch(type(self)))
+        return model
+
     def true_rollout(
-        self, acts: Float[np.ndarray, "n h u"], *, perturbed: bool = True
+        self, acts: Float[np.ndarray, "n h u"], model: mujoco.MjModel | None = None
     ) -> Float[np.ndarray, "n h o"]:
         """What the true simulator would show under each candidate, from the state it is in.
 
         Args:
             acts: candidate actions, within limits.
-            perturbed: with what acts on the robot now, or on the nominal robot.
+            model: of the robot; with what acts on it now where none is given.
         """
         n, h = acts.shape[:2]
-        model = self.model if perturbed else self.nominal
+        model = model or self.model
         ctrl, carry = self.controls(np.broadcast_to(self.carry, (n, self.carry.size)), acts)
         ctrl = np.repeat(ctrl, h * self.substeps // ctrl.shape[1], axis=1)
         start = np.empty(mujoco.mj_stateSize(model, STATE))
@@ -230,11 +238,7 @@ class SimRobot(Robot):
         if active == self._active:
             return
         self._active = active
-        self.model = copy.copy(self.nominal) if active else self.nominal
-        for perturbation in active:
-            perturbation.apply(self.model, self)
-        if active:
-            mujoco.mj_setConst(self.model, _scratch(type(self)))
+        self.model = self.under(active) if active else self.nominal
 
 
 def compiled(spec: mujoco.MjSpec) -> mujoco.MjModel:
