@@ -17,7 +17,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
@@ -33,6 +33,7 @@ from mbmrl import registry
 # torch and MuJoCo are imported inside the commands, so that --help answers at once.
 if TYPE_CHECKING:
     from mbmrl.conditions import Condition
+    from mbmrl.evaluate import Evaluation, Row
     from robots.base import Robot
     from robots.sim import SimRobot
 
@@ -260,16 +261,12 @@ class Eval:
             raise UsageError("--perturb and --suite exclude each other")
         _check_file(self.json)
         import torch
-        from rich.progress import Progress
 
         from mbmrl import conditions, report
-        from mbmrl.evaluate import Evaluation, Row, evaluated
-        from robots.sim import SimRobot
+        from mbmrl.evaluate import Evaluation
 
         torch.set_num_threads(1)
-        cls = _load_robot(self.robot, self.seconds)
-        if not issubclass(cls, SimRobot):
-            raise UsageError(f"{self.robot} is not simulated: only `mbmrl run` can drive it")
+        cls = _load_simulated(self.robot, self.seconds)
         if self.perturb:
             suite = [_condition(cls, self.perturb, self.seconds)]
         else:
@@ -287,20 +284,78 @@ class Eval:
             planner=self.planner,
         )
         rows: list[Row] = []
-        try:
-            with Progress(transient=True) as progress:
-                bar = progress.add_task("driving", total=what.robot_ticks)
-                for some in evaluated(
-                    what, jobs=self.jobs, watch=lambda n: progress.advance(bar, n)
-                ):
-                    rows += some
-        finally:  # of an evaluation that is cut off, what was driven so far
-            if self.json and rows:
+        for _ in _evaluated(what, self.jobs, rows):
+            if self.json:
                 _write(self.json, json.dumps([row.to_json() for row in rows], indent=1))
         _print(report.agents_table(rows))
         _print(report.errors_table(rows))
         if len(what.agents) > 1:
             _print(report.comparison_table(rows))
+
+
+@dataclass(frozen=True)
+class Discriminate:
+    """Find the perturbations that tell controllers apart: those on which to know the damage pays.
+
+    Three planners on the true simulator are compared: oracle, who knows what is wrong with the
+    robot, nominal, who takes it for undamaged, and robust, who plans for the mean of the undamaged
+    robot and four faults. None of them learns: they bound what adapting can buy. Each held-out
+    perturbation of the robot's test suite is driven by itself, and the faults that robust knows. A
+    perturbation discriminates where the 95 % intervals of oracle's and nominal's score are
+    disjoint, and it defeats robust planning where oracle's and robust's are.
+
+    This takes hours a robot. With --json it goes on where an earlier call was cut off, be it with
+    another robot or with more episodes; --markdown writes the tables of all robots in that file.
+
+    For example:
+
+      mbmrl discriminate --robot cheetah --jobs 2 --json runs/gaps.json
+      mbmrl discriminate --robot hexapod --jobs 2 --json runs/gaps.json --markdown docs/gaps.md
+      mbmrl discriminate --robot cheetah --seconds 3 --episodes 2
+    """
+
+    robot: RobotName = "hexapod"
+    episodes: Annotated[int, arg(metavar="N", help="Per perturbation and planner.")] = 5
+    seconds: Seconds = 10.0
+    seed: Annotated[int, arg(metavar="N", help="Of the first episode; the next one has N + 1.")] = 0
+    jobs: Annotated[int, arg(metavar="N", help="Processes to share the work.")] = 1
+    json: Annotated[
+        Path | None, arg(metavar="FILE", help="Keep the episodes here, and go on from them.")
+    ] = None
+    markdown: Annotated[Path | None, arg(metavar="FILE", help="Write the tables here.")] = None
+
+    def __call__(self) -> None:
+        """Compare."""
+        _check_numbers(seconds=self.seconds, seed=self.seed, episodes=self.episodes, jobs=self.jobs)
+        _check_file(self.json)
+        _check_file(self.markdown, "--markdown")
+        import torch
+
+        from mbmrl import conditions, discriminate
+        from mbmrl.compose import ON_THE_SIMULATOR, faults
+        from mbmrl.evaluate import Evaluation
+
+        torch.set_num_threads(1)
+        cls = _load_simulated(self.robot, self.seconds)
+        record = discriminate.Record.load(self.json, self.seconds)
+        record.known[cls.spec.name] = [conditions.text(fault) for fault in faults(cls())]
+        what = Evaluation(
+            robot=self.robot,
+            conditions=tuple(
+                conditions.starting(c, ONSET * self.seconds) for c in discriminate.suite(cls())
+            ),
+            agents=ON_THE_SIMULATOR,
+            paths=_paths(cls, None, ("eight",)),
+            episodes=self.episodes,
+            seconds=self.seconds,
+            seed=self.seed,
+        )
+        for _ in _evaluated(what, self.jobs, record.rows):
+            if self.json:
+                _write(self.json, record.dump())
+        if self.markdown:
+            _write(self.markdown, discriminate.markdown(record))
+        _print(discriminate.table(record, cls.spec.name))
 
 
 @dataclass(frozen=True)
@@ -435,7 +490,17 @@ class Bench:
         _print(bench.table(speeds))
 
 
-COMMANDS: tuple[type[Callable[[], None]], ...] = (Demo, Run, Eval, Train, Plot, List, Info, Bench)
+COMMANDS: tuple[type[Callable[[], None]], ...] = (
+    Demo,
+    Run,
+    Eval,
+    Discriminate,
+    Train,
+    Plot,
+    List,
+    Info,
+    Bench,
+)
 
 FILE_ERRORS = (
     FileNotFoundError,
@@ -477,7 +542,7 @@ def _parse(argv: list[str]) -> Callable[[], None]:
         return tyro.cli(by_name[name], prog=f"mbmrl {name}", args=rest, config=flags)
     if name in ("-h", "--help"):
         lines = {name: (cls.__doc__ or "").partition("\n")[0] for name, cls in by_name.items()}
-        commands = "\n".join(f"  {name:6} {line}" for name, line in lines.items())
+        commands = "\n".join(f"  {name:12} {line}" for name, line in lines.items())
         print(
             f"usage: mbmrl COMMAND [--help] …\n\n{(__doc__ or '').strip()}\n\nCommands:\n{commands}"
         )
@@ -529,6 +594,30 @@ def _load_robot(name: str, seconds: float) -> type[Robot]:
     return cls
 
 
+def _load_simulated(name: str, seconds: float) -> type[SimRobot]:
+    """The same of one that can be driven as fast as it goes."""
+    from robots.sim import SimRobot
+
+    cls = _load_robot(name, seconds)
+    if not issubclass(cls, SimRobot):
+        raise UsageError(f"{name} is not simulated: only `mbmrl run` can drive it")
+    return cls
+
+
+def _evaluated(what: Evaluation, jobs: int, rows: list[Row]) -> Iterator[None]:
+    """Drive what ``rows`` does not hold yet, under a bar; stop each time there are more of them."""
+    from rich.progress import Progress
+
+    from mbmrl.evaluate import evaluated, left
+
+    done = tuple(rows)
+    with Progress(transient=True) as progress:
+        bar = progress.add_task("driving", total=left(what, done))
+        for some in evaluated(what, jobs=jobs, watch=lambda n: progress.advance(bar, n), done=done):
+            rows += some
+            yield
+
+
 def _split(text: str) -> tuple[str, ...]:
     """Names with commas between them, each once."""
     found = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
@@ -546,10 +635,10 @@ def _check_numbers(*, seed: int, **positive: float | None) -> None:
             raise UsageError(f"--{name} is a positive number, not {value}")
 
 
-def _check_file(file: Path | None) -> None:
+def _check_file(file: Path | None, flag: str = "--json") -> None:
     """Refuse now what could not be written in the end."""
     if file and not file.absolute().parent.is_dir():
-        raise UsageError(f"--json {file}: there is no folder {file.absolute().parent}")
+        raise UsageError(f"{flag} {file}: there is no folder {file.absolute().parent}")
 
 
 def _write(file: Path, text: str) -> None:

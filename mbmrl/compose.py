@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
+import mujoco
 import numpy as np
 
 from controllers.agent import Agent, LearnedModel, Model, TrueModel
@@ -88,16 +88,15 @@ def make_agent(
         simulated = [r for r in robots if isinstance(r, SimRobot)]
         if len(simulated) < len(robots):
             raise ValueError(f"agent {name!r} needs a simulated robot, {spec.name} is none")
-        model: dict[str, Any] = {} if name == "oracle" else {"model": simulated[0].nominal}
-        truth = TrueModel([partial(r.true_rollout, **model) for r in simulated])
+
+        def truth(model: mujoco.MjModel | None) -> TrueModel:
+            return TrueModel([partial(r.true_rollout, model=model) for r in simulated])
+
         chooses = make_planner(spec, settings, planner, true=True, seed=seed)
         if name == "robust":
-            faulty = [simulated[0].under(fault) for fault in faults(simulated[0])]
-            others = [
-                TrueModel([partial(r.true_rollout, model=m) for r in simulated]) for m in faulty
-            ]
-            chooses = Robust(chooses, [other.rollout() for other in others])
-        return Agent(truth, chooses, task)
+            models = [simulated[0].under(fault) for fault in faults(simulated[0])]
+            chooses = Robust(chooses, [truth(model).rollout() for model in models])
+        return Agent(truth(None if name == "oracle" else simulated[0].nominal), chooses, task)
     if checkpoint is None:
         raise ValueError(f"agent {name!r} needs a checkpoint")
     plan_with = "random" if name == "random" else planner
