@@ -11,7 +11,7 @@ import numpy as np
 from controllers.agent import Agent, LearnedModel, Model, TrueModel
 from controllers.base import Planner
 from controllers.robust import Robust
-from controllers.scripted import Rest
+from controllers.scripted import Babble, Rest
 from mbmrl import conditions, registry, tasks
 from mbmrl.checkpoint import Checkpoint
 from mbmrl.conditions import Condition
@@ -31,10 +31,13 @@ AGENTS: dict[str, str] = {
     "nominal": "the same planner on the unperturbed simulator",
     "robust": "the same planner for the mean cost over the unperturbed simulator and four faults",
     "zero": "the safe action, always",
+    "babble": "random actions that the robot can follow",
 }
 """What ``--agents`` takes, besides the name of any adapter."""
 ON_THE_SIMULATOR = ("oracle", "nominal", "robust")
 """Agents that plan on the true simulator."""
+SCRIPTED = ("zero", "babble")
+"""Agents that look at no model."""
 FAULTS, FAULTS_SEED = 4, 20180330
 """What ``robust`` reckons with, see :func:`faults`."""
 
@@ -82,8 +85,8 @@ def make_agent(
     spec = robots[0].spec
     settings = settings_for(spec.name)
     task = tasks.make(robots[0].task, spec, paths)
-    if name == "zero":
-        return Agent(TrueModel([]), Rest(spec), task)
+    if name in SCRIPTED:
+        return Agent(TrueModel([]), Rest(spec) if name == "zero" else Babble(spec, seed), task)
     if name in ON_THE_SIMULATOR:
         simulated = [r for r in robots if isinstance(r, SimRobot)]
         if len(simulated) < len(robots):

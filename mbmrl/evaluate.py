@@ -22,7 +22,7 @@ from controllers.agent import Agent, LearnedModel
 from mbmrl import checkpoint as checkpoints
 from mbmrl import conditions, registry
 from mbmrl.checkpoint import Checkpoint
-from mbmrl.compose import AGENTS, ON_THE_SIMULATOR, make_agent
+from mbmrl.compose import AGENTS, ON_THE_SIMULATOR, SCRIPTED, make_agent
 from mbmrl.conditions import Condition
 from mbmrl.episode import Log, run_episodes
 from mbmrl.spec import RobotSpec, SpecError
@@ -33,7 +33,7 @@ LANES = 32
 """Episodes that run side by side."""
 LANES_TRUE = 4
 """The same for agents that plan on the simulator, which gain nothing by it."""
-WITHOUT_MODEL = (*ON_THE_SIMULATOR, "zero")
+WITHOUT_MODEL = (*ON_THE_SIMULATOR, *SCRIPTED)
 """Agents that need no checkpoint."""
 TIMED = 60
 """Ticks that the decision times come from."""
