@@ -17,7 +17,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
@@ -32,7 +32,9 @@ from mbmrl import registry
 
 # torch and MuJoCo are imported inside the commands, so that --help answers at once.
 if TYPE_CHECKING:
+    from mbmrl import log
     from mbmrl.conditions import Condition
+    from mbmrl.evaluate import Evaluation, Row
     from robots.base import Robot
     from robots.sim import SimRobot
 
@@ -260,16 +262,12 @@ class Eval:
             raise UsageError("--perturb and --suite exclude each other")
         _check_file(self.json)
         import torch
-        from rich.progress import Progress
 
         from mbmrl import conditions, report
-        from mbmrl.evaluate import Evaluation, Row, evaluated
-        from robots.sim import SimRobot
+        from mbmrl.evaluate import Evaluation
 
         torch.set_num_threads(1)
-        cls = _load_robot(self.robot, self.seconds)
-        if not issubclass(cls, SimRobot):
-            raise UsageError(f"{self.robot} is not simulated: only `mbmrl run` can drive it")
+        cls = _load_simulated(self.robot, self.seconds)
         if self.perturb:
             suite = [_condition(cls, self.perturb, self.seconds)]
         else:
@@ -287,20 +285,78 @@ class Eval:
             planner=self.planner,
         )
         rows: list[Row] = []
-        try:
-            with Progress(transient=True) as progress:
-                bar = progress.add_task("driving", total=what.robot_ticks)
-                for some in evaluated(
-                    what, jobs=self.jobs, watch=lambda n: progress.advance(bar, n)
-                ):
-                    rows += some
-        finally:  # of an evaluation that is cut off, what was driven so far
-            if self.json and rows:
+        for _ in _evaluated(what, self.jobs, rows):
+            if self.json:
                 _write(self.json, json.dumps([row.to_json() for row in rows], indent=1))
         _print(report.agents_table(rows))
         _print(report.errors_table(rows))
         if len(what.agents) > 1:
             _print(report.comparison_table(rows))
+
+
+@dataclass(frozen=True)
+class Discriminate:
+    """Find the perturbations that tell controllers apart: those on which to know the damage pays.
+
+    Three planners on the true simulator are compared: oracle, who knows what is wrong with the
+    robot, nominal, who takes it for undamaged, and robust, who plans for the mean of the undamaged
+    robot and four faults. None of them learns: they bound what adapting can buy. Each held-out
+    perturbation of the robot's test suite is driven by itself, and the faults that robust knows. A
+    perturbation discriminates where the 95 % intervals of oracle's and nominal's score are
+    disjoint, and it defeats robust planning where oracle's and robust's are.
+
+    This takes hours a robot. With --json it goes on where an earlier call was cut off, be it with
+    another robot or with more episodes; --markdown writes the tables of all robots in that file.
+
+    For example:
+
+      mbmrl discriminate --robot cheetah --jobs 2 --json runs/gaps.json
+      mbmrl discriminate --robot hexapod --jobs 2 --json runs/gaps.json --markdown docs/gaps.md
+      mbmrl discriminate --robot cheetah --seconds 3 --episodes 2
+    """
+
+    robot: RobotName = "hexapod"
+    episodes: Annotated[int, arg(metavar="N", help="Per perturbation and planner.")] = 5
+    seconds: Seconds = 10.0
+    seed: Annotated[int, arg(metavar="N", help="Of the first episode; the next one has N + 1.")] = 0
+    jobs: Annotated[int, arg(metavar="N", help="Processes to share the work.")] = 1
+    json: Annotated[
+        Path | None, arg(metavar="FILE", help="Keep the episodes here, and go on from them.")
+    ] = None
+    markdown: Annotated[Path | None, arg(metavar="FILE", help="Write the tables here.")] = None
+
+    def __call__(self) -> None:
+        """Compare."""
+        _check_numbers(seconds=self.seconds, seed=self.seed, episodes=self.episodes, jobs=self.jobs)
+        _check_file(self.json)
+        _check_file(self.markdown, "--markdown")
+        import torch
+
+        from mbmrl import conditions, discriminate
+        from mbmrl.compose import ON_THE_SIMULATOR, faults
+        from mbmrl.evaluate import Evaluation
+
+        torch.set_num_threads(1)
+        cls = _load_simulated(self.robot, self.seconds)
+        record = discriminate.Record.load(self.json, self.seconds)
+        record.known[cls.spec.name] = [conditions.text(fault) for fault in faults(cls())]
+        what = Evaluation(
+            robot=self.robot,
+            conditions=tuple(
+                conditions.starting(c, ONSET * self.seconds) for c in discriminate.suite(cls())
+            ),
+            agents=ON_THE_SIMULATOR,
+            paths=_paths(cls, None, ("eight",)),
+            episodes=self.episodes,
+            seconds=self.seconds,
+            seed=self.seed,
+        )
+        for _ in _evaluated(what, self.jobs, record.rows):
+            if self.json:
+                _write(self.json, record.dump())
+        if self.markdown:
+            _write(self.markdown, discriminate.markdown(record))
+        _print(discriminate.table(record, cls.spec.name))
 
 
 @dataclass(frozen=True)
@@ -328,6 +384,98 @@ class Demo:
 
         torch.set_num_threads(1)
         demo(self.out, self.seed, self.seconds)
+
+
+@dataclass(frozen=True)
+class Render:
+    """Draw a robot, or recorded runs side by side: a picture (.png) or a film (.mp4).
+
+    Of a robot by its name, a picture shows it at rest and a film shows it babbling, unless told
+    otherwise; a --perturb without onset=SECONDS acts from the start. Of folders that `mbmrl run`
+    wrote, a picture shows where the run ends; in a film, runs of the same robot under the same
+    perturbations go side by side. No display is needed, but OpenGL is (EGL or OSMesa).
+
+    For example:
+
+      mbmrl render --robot hexapod --out hexapod.png
+      mbmrl render --robot hexapod --perturb damaged_leg:leg=L1 --seconds 4 --out lame.mp4
+      mbmrl render --robot cheetah --perturb slope:angle=0.2 --agent oracle --out uphill.mp4
+      mbmrl render runs/default runs/frozen --out both.mp4
+    """
+
+    out: Annotated[Path, arg(metavar="FILE", help="What is drawn: FILE.png or FILE.mp4.")]
+    folders: Positional[
+        Annotated[tuple[Path, ...], arg(metavar="DIR", help="What `mbmrl run` wrote.")]
+    ] = ()
+    robot: Annotated[
+        str | None, arg(metavar="NAME", help="Instead of folders: from `mbmrl list robots`.")
+    ] = None
+    perturb: UseAppendAction[
+        Annotated[
+            tuple[str, ...],
+            arg(
+                metavar="KIND:key=value,…",
+                help="What happens to that robot, from `mbmrl list perturbations`; repeat it for "
+                "several at once.",
+            ),
+        ]
+    ] = ()
+    agent: Annotated[
+        str | None,
+        arg(
+            metavar="NAME",
+            help="What drives it, from `mbmrl list agents`; when left out, zero for a picture and "
+            "babble for a film.",
+        ),
+    ] = None
+    seconds: Seconds = 2.0
+    seed: Seed = 0
+
+    def __call__(self) -> None:
+        """Draw."""
+        _check_numbers(seconds=self.seconds, seed=self.seed)
+        _check_file(self.out, "--out")
+        film = self.out.suffix == ".mp4"
+        if not film and self.out.suffix != ".png":
+            raise UsageError(f"--out {self.out}: it ends in .png or .mp4")
+        if bool(self.folders) == bool(self.robot):
+            raise UsageError("either folders of recorded runs or --robot NAME is drawn")
+        if self.folders and (self.perturb or self.agent):
+            raise UsageError("--perturb and --agent are for --robot: a recorded run has its own")
+        from mbmrl import log, scene, video
+
+        runs = [log.load(folder) for folder in self.folders]
+        if len({(run.robot, run.perturbations) for run in runs}) > 1:
+            raise UsageError("side by side go runs of the same robot under the same perturbations")
+        if len(runs) > 1 and not film:
+            raise UsageError("a picture is of one run: several go into an .mp4")
+        cls = _load_simulated(self.robot, self.seconds) if self.robot else None
+        scene.backend()  # where there is none, it is known now
+        if cls:
+            runs = [self._driven(cls, self.agent or ("babble" if film else "zero"))]
+        if film:
+            video.render(runs, self.out)
+        else:
+            video.picture(runs[0], self.out)
+        print(f"Drawn to {self.out}")
+
+    def _driven(self, cls: type[SimRobot], agent: str) -> log.Run:
+        """The robot, driven for the purpose."""
+        import torch
+
+        from mbmrl import conditions
+        from mbmrl.compose import make_agent
+        from mbmrl.drive import Drive
+        from mbmrl.evaluate import checkpoint_for
+
+        torch.set_num_threads(1)
+        robot = cls([conditions.parse(text) for text in self.perturb], self.seed)
+        (path,) = _paths(cls, None, ("eight",))
+        checkpoint = checkpoint_for(agent, robot.spec, None)
+        driver = make_agent(agent, [robot], checkpoint, [path], seed=self.seed)
+        drive = Drive(robot, driver, real_time=False)
+        drive.run(self.seconds)
+        return drive.recorded(robot=self.robot or "", agent=agent, path=path, seed=self.seed)
 
 
 Listed = Literal["all", "robots", "perturbations", "planners", "adapters", "agents", "checkpoints"]
@@ -394,9 +542,9 @@ class Bench:
 
     Without a flag, or with --tick, the whole tick of one robot's default controller against its
     control period; robots for which no checkpoint is shipped get random weights, which cost the
-    same. The other flags time planning, adapting and meta-training against the bare matrix products
-    of the same sizes, and against other libraries where they are installed (pip install
-    'mbmrl[bench]').
+    same. --plan and --meta time planning, adapting and meta-training against the bare matrix
+    products of the same sizes, and against other libraries where they are installed (pip install
+    'mbmrl[bench]'); --sim times the simulation against dm_control's own loop.
 
     For example:
 
@@ -409,6 +557,7 @@ class Bench:
     tick: Annotated[bool, arg(help="The control loop of each robot.")] = False
     plan: Annotated[bool, arg(help="Large plans, on every rollout engine.")] = False
     meta: Annotated[bool, arg(help="Adapting, and a step of meta-training.")] = False
+    sim: Annotated[bool, arg(help="Simulating robots, beside dm_control's own loop.")] = False
     robot: Annotated[
         str | None,
         arg(metavar="NAME", help="From `mbmrl list robots`; when left out, all of them."),
@@ -420,16 +569,16 @@ class Bench:
     def __call__(self) -> None:
         """Time it."""
         _check_file(self.json)
-        if self.tick + self.plan + self.meta > 1:
-            raise UsageError("one of --tick, --plan and --meta at a time")
+        if self.tick + self.plan + self.meta + self.sim > 1:
+            raise UsageError("one of --tick, --plan, --meta and --sim at a time")
         if self.robot and (self.plan or self.meta):
             raise UsageError("--plan and --meta time no robot: leave --robot out")
         import torch
 
-        from mbmrl.bench import meta, plan, tick, turns
+        from mbmrl.bench import meta, plan, sim, tick, turns
 
         torch.set_num_threads(1)
-        rows: Sequence[tick.Speed | plan.PlanSpeed | meta.MetaSpeed]
+        rows: Sequence[tick.Speed | plan.PlanSpeed | meta.MetaSpeed | sim.SimSpeed]
         if self.plan:
             rows = plans = [row for case in plan.CASES for row in plan.bench(case)]
             table = plan.table(plans)
@@ -438,8 +587,12 @@ class Bench:
             table = meta.table(learners)
         else:
             names = [self.robot] if self.robot else tick.simulated()
-            rows = robots = [tick.bench(name) for name in names]
-            table = tick.table(robots)
+            if self.sim:
+                rows = simulations = [row for name in names for row in sim.bench(name)]
+                table = sim.table(simulations)
+            else:
+                rows = robots = [tick.bench(name) for name in names]
+                table = tick.table(robots)
         if self.json:
             machine = {"machine": turns.machine()}
             _write(self.json, json.dumps([row.to_json() | machine for row in rows], indent=1))
@@ -447,7 +600,18 @@ class Bench:
         print(turns.machine())
 
 
-COMMANDS: tuple[type[Callable[[], None]], ...] = (Demo, Run, Eval, Train, Plot, List, Info, Bench)
+COMMANDS: tuple[type[Callable[[], None]], ...] = (
+    Demo,
+    Run,
+    Eval,
+    Discriminate,
+    Train,
+    Plot,
+    Render,
+    List,
+    Info,
+    Bench,
+)
 
 FILE_ERRORS = (
     FileNotFoundError,
@@ -489,7 +653,7 @@ def _parse(argv: list[str]) -> Callable[[], None]:
         return tyro.cli(by_name[name], prog=f"mbmrl {name}", args=rest, config=flags)
     if name in ("-h", "--help"):
         lines = {name: (cls.__doc__ or "").partition("\n")[0] for name, cls in by_name.items()}
-        commands = "\n".join(f"  {name:6} {line}" for name, line in lines.items())
+        commands = "\n".join(f"  {name:12} {line}" for name, line in lines.items())
         print(
             f"usage: mbmrl COMMAND [--help] …\n\n{(__doc__ or '').strip()}\n\nCommands:\n{commands}"
         )
@@ -541,6 +705,30 @@ def _load_robot(name: str, seconds: float) -> type[Robot]:
     return cls
 
 
+def _load_simulated(name: str, seconds: float) -> type[SimRobot]:
+    """The same of one that can be driven as fast as it goes."""
+    from robots.sim import SimRobot
+
+    cls = _load_robot(name, seconds)
+    if not issubclass(cls, SimRobot):
+        raise UsageError(f"{name} is not simulated: only `mbmrl run` can drive it")
+    return cls
+
+
+def _evaluated(what: Evaluation, jobs: int, rows: list[Row]) -> Iterator[None]:
+    """Drive what ``rows`` does not hold yet, under a bar; stop each time there are more of them."""
+    from rich.progress import Progress
+
+    from mbmrl.evaluate import evaluated, left
+
+    done = tuple(rows)
+    with Progress(transient=True) as progress:
+        bar = progress.add_task("driving", total=left(what, done))
+        for some in evaluated(what, jobs=jobs, watch=lambda n: progress.advance(bar, n), done=done):
+            rows += some
+            yield
+
+
 def _split(text: str) -> tuple[str, ...]:
     """Names with commas between them, each once."""
     found = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
@@ -558,10 +746,10 @@ def _check_numbers(*, seed: int, **positive: float | None) -> None:
             raise UsageError(f"--{name} is a positive number, not {value}")
 
 
-def _check_file(file: Path | None) -> None:
+def _check_file(file: Path | None, flag: str = "--json") -> None:
     """Refuse now what could not be written in the end."""
     if file and not file.absolute().parent.is_dir():
-        raise UsageError(f"--json {file}: there is no folder {file.absolute().parent}")
+        raise UsageError(f"{flag} {file}: there is no folder {file.absolute().parent}")
 
 
 def _write(file: Path, text: str) -> None:

@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+import mujoco
+import numpy as np
+
 from controllers.agent import Agent, LearnedModel, Model, TrueModel
 from controllers.base import Planner
-from controllers.scripted import Rest
-from mbmrl import registry, tasks
+from controllers.robust import Robust
+from controllers.scripted import Babble, Rest
+from mbmrl import conditions, registry, tasks
 from mbmrl.checkpoint import Checkpoint
+from mbmrl.conditions import Condition
 from mbmrl.engines import base as engines
 from mbmrl.settings import Settings, settings_for
 from mbmrl.spec import RobotSpec
 from robots.base import Robot
+from robots.perturbations.base import Perturbation
 from robots.sim import SimRobot
 
 AGENTS: dict[str, str] = {
@@ -23,9 +29,17 @@ AGENTS: dict[str, str] = {
     "random": "the default adapter with random shooting instead of the planner",
     "oracle": "the same planner on the true, perturbed simulator",
     "nominal": "the same planner on the unperturbed simulator",
+    "robust": "the same planner for the mean cost over the unperturbed simulator and four faults",
     "zero": "the safe action, always",
+    "babble": "random actions that the robot can follow",
 }
 """What ``--agents`` takes, besides the name of any adapter."""
+ON_THE_SIMULATOR = ("oracle", "nominal", "robust")
+"""Agents that plan on the true simulator."""
+SCRIPTED = ("zero", "babble")
+"""Agents that look at no model."""
+FAULTS, FAULTS_SEED = 4, 20180330
+"""What ``robust`` reckons with, see :func:`faults`."""
 
 
 def make_planner(
@@ -57,7 +71,7 @@ def make_agent(
 
     Args:
         name: of the agent.
-        robots: of one kind; only ``oracle`` and ``nominal`` look into them.
+        robots: of one kind; only those :data:`ON_THE_SIMULATOR` look into them.
         checkpoint: needed by every agent that has a learned model.
         paths: one a robot, for robots that follow paths.
         planner: another than the robot's own.
@@ -65,27 +79,48 @@ def make_agent(
 
     Raises:
         UnknownName: for a name that is neither agent nor adapter.
-        ValueError: for ``oracle`` or ``nominal`` on a robot that is not simulated, or a missing
+        ValueError: for one :data:`ON_THE_SIMULATOR` of a robot that is not simulated, or a missing
             checkpoint.
     """
     spec = robots[0].spec
     settings = settings_for(spec.name)
     task = tasks.make(robots[0].task, spec, paths)
-    if name == "zero":
-        return Agent(TrueModel([]), Rest(spec), task)
-    if name in ("oracle", "nominal"):
+    if name in SCRIPTED:
+        return Agent(TrueModel([]), Rest(spec) if name == "zero" else Babble(spec, seed), task)
+    if name in ON_THE_SIMULATOR:
         simulated = [r for r in robots if isinstance(r, SimRobot)]
         if len(simulated) < len(robots):
             raise ValueError(f"agent {name!r} needs a simulated robot, {spec.name} is none")
-        truth = [partial(r.true_rollout, perturbed=name == "oracle") for r in simulated]
-        return Agent(
-            TrueModel(truth), make_planner(spec, settings, planner, true=True, seed=seed), task
-        )
+
+        def truth(model: mujoco.MjModel | None) -> TrueModel:
+            return TrueModel([partial(r.true_rollout, model=model) for r in simulated])
+
+        chooses = make_planner(spec, settings, planner, true=True, seed=seed)
+        if name == "robust":
+            models = [simulated[0].under(fault) for fault in faults(simulated[0])]
+            chooses = Robust(chooses, [truth(model).rollout() for model in models])
+        return Agent(truth(None if name == "oracle" else simulated[0].nominal), chooses, task)
     if checkpoint is None:
         raise ValueError(f"agent {name!r} needs a checkpoint")
     plan_with = "random" if name == "random" else planner
     model = learned_model(name, checkpoint)
     return Agent(model, make_planner(spec, settings, plan_with, seed=seed), task)
+
+
+def faults(robot: SimRobot) -> list[Condition]:
+    """The single faults that ``robust`` reckons with, each at another place.
+
+    From the training ranges, the same on every machine; limbs and joints come first.
+    """
+    rng = np.random.default_rng(FAULTS_SEED)
+    kinds = conditions.kinds_for(robot)
+    damage = [kind for kind in kinds if kind.name.startswith("damaged")]
+    drawn: dict[tuple[str, ...], Perturbation] = {}
+    for some in (damage, kinds):
+        for _ in range(100 * bool(some)):
+            fault = some[rng.integers(len(some))].sample(robot, rng, "train")
+            drawn.setdefault(fault.marked_bodies(robot) or (fault.name,), fault)
+    return [(fault,) for fault in list(drawn.values())[:FAULTS]]
 
 
 def learned_model(name: str, checkpoint: Checkpoint) -> Model:

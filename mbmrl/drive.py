@@ -69,11 +69,9 @@ class Drive:
 
             run(Loop(self.robot, self.agent, sink), ticks, self.clock)
 
-    def save(self, folder: Path, *, robot: str, agent: str, path: str, seed: int) -> None:
-        """Write what was recorded so far, if anything was."""
-        if not self.recorder.rows:
-            return
-        recorded = log.Run(
+    def recorded(self, *, robot: str, agent: str, path: str, seed: int) -> log.Run:
+        """What was recorded so far, which is something."""
+        return log.Run(
             spec=self.robot.spec,
             robot=robot,
             agent=agent,
@@ -85,7 +83,11 @@ class Drive:
             qpos=np.array(self.qpos),
             missed_deadlines=self.clock.missed,
         )
-        log.save(folder, recorded)
+
+    def save(self, folder: Path, *, robot: str, agent: str, path: str, seed: int) -> None:
+        """Write it, if anything was recorded."""
+        if self.recorder.rows:
+            log.save(folder, self.recorded(robot=robot, agent=agent, path=path, seed=seed))
 
     def summary(self) -> Table:
         """How it went, before and after the damage."""

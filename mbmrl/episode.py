@@ -13,7 +13,7 @@ from controllers.agent import Agent
 from mbmrl.loop import Clock, Loop, run
 from mbmrl.tasks import Task
 from mbmrl.types import Plan
-from robots.fleet import Fleet
+from robots.batch import SimBatch
 from robots.sim import SimRobot
 
 
@@ -94,5 +94,5 @@ def run_episodes(
         watch(len(recorder.rows))
 
     dt = robots[0].spec.dt
-    run(Loop(Fleet(robots), agent, sink), round(seconds / dt), Clock(dt, real_time=False))
+    run(Loop(SimBatch(robots), agent, sink), round(seconds / dt), Clock(dt, real_time=False))
     return recorder.log()

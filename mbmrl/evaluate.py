@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from controllers.agent import Agent, LearnedModel
 from mbmrl import checkpoint as checkpoints
 from mbmrl import conditions, registry
 from mbmrl.checkpoint import Checkpoint
-from mbmrl.compose import AGENTS, make_agent
+from mbmrl.compose import AGENTS, ON_THE_SIMULATOR, SCRIPTED, make_agent
 from mbmrl.conditions import Condition
 from mbmrl.episode import Log, run_episodes
 from mbmrl.spec import RobotSpec, SpecError
@@ -30,7 +31,9 @@ from robots.sim import SimRobot
 
 LANES = 32
 """Episodes that run side by side."""
-WITHOUT_MODEL = ("oracle", "nominal", "zero")
+LANES_TRUE = 4
+"""The same for agents that plan on the simulator, which gain nothing by it."""
+WITHOUT_MODEL = (*ON_THE_SIMULATOR, *SCRIPTED)
 """Agents that need no checkpoint."""
 TIMED = 60
 """Ticks that the decision times come from."""
@@ -146,12 +149,6 @@ class Evaluation:
     planner: str | None = None
 
     @property
-    def robot_ticks(self) -> int:
-        """How much there is to do."""
-        lanes = len(self.conditions) * len(self.paths)
-        return len(self.agents) * self.episodes * lanes * self.ticks
-
-    @property
     def ticks(self) -> int:
         """Of one episode."""
         return round(self.seconds / float(registry.load("robots", self.robot).spec.dt))
@@ -204,7 +201,11 @@ def evaluate(what: Evaluation, *, jobs: int = 1, watch: Watch = lambda ticks: No
 
 
 def evaluated(
-    what: Evaluation, *, jobs: int = 1, watch: Watch = lambda ticks: None
+    what: Evaluation,
+    *,
+    jobs: int = 1,
+    watch: Watch = lambda ticks: None,
+    done: Collection[Row] = (),
 ) -> Iterator[list[Row]]:
     """Drive every episode; what is done is yielded as it comes, so that nobody loses it.
 
@@ -215,6 +216,7 @@ def evaluated(
         what: to evaluate.
         jobs: processes to share the work.
         watch: told about progress.
+        done: rows of an earlier call, which are not driven again.
 
     Yields:
         Rows by agent, episode, condition and path.
@@ -226,14 +228,8 @@ def evaluated(
     probe = what.robots(what.conditions, what.seed)[:1]
     for agent in what.agents:
         what.agent(agent, probe, what.paths[:1], what.seed)
-    every = [(condition, path) for condition in what.conditions for path in what.paths]
-    batches = [
-        _Batch(agent, episode, every[k : k + LANES])
-        for agent in what.agents
-        for episode in range(what.episodes)
-        for k in range(0, len(every), LANES)
-    ]
-    timing = {agent: time_alone(what, agent) for agent in what.agents}
+    batches = list(_batches(what, done))
+    timing = {agent: time_alone(what, agent) for agent in {b.agent: () for b in batches}}
     if jobs == 1:
         for b in batches:
             yield _drive(what, b, timing[b.agent], watch)
@@ -251,6 +247,31 @@ def evaluated(
             raise
 
 
+def left(what: Evaluation, done: Collection[Row] = ()) -> int:
+    """How many ticks of a robot there are to do."""
+    return what.ticks * sum(len(batch.lanes) for batch in _batches(what, done))
+
+
+def _batches(what: Evaluation, done: Collection[Row]) -> Iterator[_Batch]:
+    """What is left to drive."""
+    known = {(r.robot, r.agent, r.seed, r.perturbation, r.path) for r in done}
+    robot = registry.load("robots", what.robot).spec.name
+    for agent, episode in itertools.product(what.agents, range(what.episodes)):
+        left = [
+            (condition, path)
+            for condition, path in itertools.product(what.conditions, what.paths)
+            if (robot, agent, what.seed + episode, _name(condition), path) not in known
+        ]
+        lanes = LANES_TRUE if agent in ON_THE_SIMULATOR else LANES
+        for k in range(0, len(left), lanes):
+            yield _Batch(agent, episode, left[k : k + lanes])
+
+
+def _name(condition: Condition) -> str:
+    """As a row has it."""
+    return conditions.text(condition) or "none"
+
+
 def _start_worker() -> None:
     """Ctrl-C reaches every process of a terminal; the one that the user started deals with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -264,7 +285,7 @@ def time_alone(what: Evaluation, agent: str) -> Timing:
     of its own, once an agent, after a warm-up that fills the history.
     """
     (robot,) = what.robots([()], what.seed)
-    true = agent in ("oracle", "nominal")
+    true = agent in ON_THE_SIMULATOR
     checkpoint = checkpoint_for(agent, robot.spec, what.checkpoint)
     warm_up, timed = checkpoint.window if checkpoint else 3, TIMED_TRUE if true else TIMED
     with robot:
@@ -296,7 +317,7 @@ def _drive(
         rows.append(
             Row(
                 robot=robot.spec.name,
-                perturbation=conditions.text(robot.perturb) or "none",
+                perturbation=_name(robot.perturb),
                 mirror_trained=conditions.mirror_trained(robot, robot.perturb),
                 agent=batch.agent,
                 path=path,

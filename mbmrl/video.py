@@ -6,7 +6,7 @@ import math
 import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -28,6 +28,8 @@ WIDTH = 480
 HEADER, VIEW, NUMBERS, CHARTS = 40, 360, 56, 144
 """Heights of what stands below each other [pixels]."""
 HEIGHT = HEADER + VIEW + NUMBERS + CHARTS
+PICTURE = 640, 480
+"""Size of a picture that is no film [pixels]."""
 SCALE = 2
 """Everything is drawn so much larger and then reduced: that is what smooths it."""
 GRID = "#E8EAED"
@@ -92,6 +94,20 @@ def render(runs: Sequence[Run], path: Path, watch: Callable[[int], None] = lambd
                 chart.draw(draw, tick, k * width, HEIGHT - CHARTS, width)
             writer.send(page.reduce(SCALE).tobytes())
             watch(tick)
+
+
+def picture(run: Run, path: Path) -> None:
+    """Write a picture of where a run ends, of the robot alone, without its path.
+
+    Raises:
+        NoOpenGL: this machine cannot render; the message says what to install.
+        ValueError: the run is not of a simulated robot.
+    """
+    width, height = PICTURE
+    with Scene(replace(run, path=""), width * SCALE, height * SCALE) as scene:
+        drawn = Image.fromarray(scene.draw(len(run.qpos) - 1)).reduce(SCALE)
+    with log.whole(path) as part:
+        drawn.save(part)
 
 
 def gif(film: Path, path: Path, *, width: int = 640, fps: int = 5) -> None:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import mujoco
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Complex, Float
 
 from mbmrl.spec import Field, RobotSpec
 from robots.perturbations.base import Perturbation
@@ -57,8 +57,9 @@ class Cheetah(SimRobot):
 
     def __init__(self, perturb: Sequence[Perturbation] = (), seed: int = 0) -> None:
         super().__init__(perturb, seed)
-        self._height = self.nominal.body(self.torso).pos[2]
-        self._chain, self._levers = _mass_distribution(self.nominal)
+        self._height = np.zeros(SPEC.num_obs)
+        self._height[SPEC.index("z")] = self.nominal.body(self.torso).pos[2]
+        self._turns, self._levers = _mass_distribution(self.nominal)
 
     @classmethod
     def build(cls) -> mujoco.MjModel:
@@ -92,34 +93,35 @@ class Cheetah(SimRobot):
 
         The centre of mass is the nominal robot's: a payload's place is not for it to know.
         """
-        angle, rate = (x[..., 2:] @ self._chain.T for x in (qpos, qvel))
-        cos, sin = np.cos(angle), np.sin(angle)
-        lever_x, lever_z = self._levers.T
-        vx = qvel[..., 0] + (rate * (cos * lever_z - sin * lever_x)).sum(-1)
-        vz = qvel[..., 1] - (rate * (cos * lever_x + sin * lever_z)).sum(-1)
-        height = qpos[..., 1:2] + self._height
-        return np.concatenate(
-            [height, qpos[..., 2:], vx[..., None], vz[..., None], qvel[..., 2:]], -1
-        )
+        levers = np.dot(np.exp(np.dot(qpos, self._turns)), self._levers)
+        velocity = np.vecdot(qvel, levers)[..., None].view(float)  # vx + i vz, side by side
+        obs = np.concatenate([qpos[..., 1:], velocity, qvel[..., 2:]], -1)
+        obs += self._height
+        return obs
 
     def controls(
         self, carry: Float[np.ndarray, "n c"], acts: Float[np.ndarray, "n h u"]
     ) -> tuple[Float[np.ndarray, "n s a"], Float[np.ndarray, "n h c"]]:
         """Each torque is held for the whole control period."""
-        return np.repeat(acts, self.substeps, axis=1), np.zeros((*acts.shape[:2], 0))
+        return acts, acts[..., :0]
 
 
 def _mass_distribution(
     model: mujoco.MjModel,
-) -> tuple[Float[np.ndarray, "b b"], Float[np.ndarray, "b 2"]]:
-    """Each body's pitch is ``chain @ angles``, and it carries the robot's centre on its lever [m].
+) -> tuple[Complex[np.ndarray, "q b"], Complex[np.ndarray, "b v"]]:
+    """How the bodies turn with ``qpos``, and on which levers ``qvel`` moves the robot's centre.
 
-    The levers (x, z), each turned by its body's pitch, add up to the centre of mass as seen from
-    the torso's origin.
+    In the plane x + iz: ``exp(qpos @ turns)`` turns each body by its pitch, and what then is
+    ``@ levers`` is how the centre of mass moves with each joint. The world is the first body.
     """
-    chain = np.eye(model.nbody)
-    levers = model.body_mass[:, None] * model.body_ipos
+    chain = np.eye(model.nbody)  # which bodies' joints turn each body
+    centres = model.body_mass[:, None] * model.body_ipos
     for body in range(1, model.nbody):
         chain[body] += chain[model.body_parentid[body]]
-        levers[model.body_parentid[body]] += model.body_subtreemass[body] * model.body_pos[body]
-    return chain[1:, 1:], levers[1:, [0, 2]] / model.body_subtreemass[0]
+        centres[model.body_parentid[body]] += model.body_subtreemass[body] * model.body_pos[body]
+    joints = np.pad(chain[:, 1:], [(0, 0), (2, 0)])  # x and z turn nothing
+    joints[0] = 0
+    in_plane = (centres[:, 0] + 1j * centres[:, 2]) / model.body_subtreemass[0]
+    levers = -1j * in_plane[:, None] * joints
+    levers[0, :2] = 1, 1j
+    return -1j * joints.T, levers

@@ -94,9 +94,7 @@ class Hexapod(SimRobot):
         phase = self.rng.uniform(0, 2 * math.pi)
         carry = np.array([phase, *np.zeros(len(LEGS))])
         ctrl, carries = self.controls(carry[None], np.zeros((1, 2, len(LEGS))))
-        for command in ctrl[0]:
-            self.data.ctrl[:] = command
-            mujoco.mj_step(self.model, self.data)
+        self.move(ctrl[0], 2)
         self.data.qpos[:2] = 0.0
         return carries[0, -1]
 
@@ -138,9 +136,7 @@ class Hexapod(SimRobot):
             ctrl[:, t, :, 1] = LIFT * np.maximum(0, np.sin(leg_phase)) + STANCE
             if t % TICKS == TICKS - 1:
                 carries[:, t // TICKS] = np.concatenate([phase % (2 * math.pi), amplitude], 1)
-        return np.repeat(
-            ctrl.reshape(n, h * TICKS, 2 * legs), self.substeps // TICKS, axis=1
-        ), carries
+        return ctrl.reshape(n, h * TICKS, 2 * legs), carries
 
 
 def _mjcf() -> str:

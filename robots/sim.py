@@ -18,9 +18,14 @@ from mujoco import rollout as mj_rollout
 from robots.base import Robot
 from robots.perturbations.base import TERRAIN, TERRAIN_CELLS, Perturbation
 
+STATE = mujoco.mjtState.mjSTATE_FULLPHYSICS
+"""All that what the simulation does next follows from, besides its controls."""
+TOO_FAST = 1e6
+"""No robot's joint has ever had such a speed [m/s, rad/s]."""
+
 
 class Diverged(RuntimeError):
-    """The simulation left the finite numbers."""
+    """The simulation left the numbers that mean anything."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,7 @@ class SimRobot(Robot):
         self.nominal = self._nominal()
         self.model = self.nominal
         self.substeps = round(self.spec.dt / self.nominal.opt.timestep)
+        self._limits = self.spec.act_low, self.spec.act_high
         self.data = mujoco.MjData(self.nominal)
         self.carry = np.zeros(0)
         self.perturb = tuple(perturb)
@@ -92,8 +98,17 @@ class SimRobot(Robot):
     @classmethod
     @cache
     def _nominal(cls) -> mujoco.MjModel:
-        """One compiled nominal model a class; never written to."""
-        return cls.build()
+        """One compiled nominal model a class; never written to.
+
+        Its solver starts afresh at every step: what the robot does then follows from its state, to
+        the last bit, and rollouts show just what stepping does. Where a simulation diverges it is
+        left as it is, and not reset: nobody is to take that for a robot at its start. A robot on
+        its floor hangs together, so that no time goes into looking for islands.
+        """
+        model = cls.build()
+        off = mujoco.mjtDisableBit
+        model.opt.disableflags |= off.mjDSBL_WARMSTART | off.mjDSBL_AUTORESET | off.mjDSBL_ISLAND
+        return model
 
     @classmethod
     @abstractmethod
@@ -117,9 +132,11 @@ class SimRobot(Robot):
     def controls(
         self, carry: Float[np.ndarray, "n c"], acts: Float[np.ndarray, "n h u"]
     ) -> tuple[Float[np.ndarray, "n s a"], Float[np.ndarray, "n h c"]]:
-        """Servo commands of every simulation step (s = h × substeps), and the carry after each act.
+        """Servo commands, and the carry after each act.
 
-        The carry is what the command generator itself remembers (gait phase, filters).
+        Each of the s commands is held for the same number of simulation steps: there may be one a
+        control period, one a step, or anything between. The carry is what the command generator
+        itself remembers (gait phase, filters).
         """
 
     # --- the Robot contract -------------------------------------------------------------
@@ -162,25 +179,10 @@ class SimRobot(Robot):
             ValueError: for an action of the wrong size or with a non-finite number.
             Diverged: when the simulation blows up.
         """
-        sent = self._within_limits(act)
+        sent = self.within_limits(act)
         ctrl, carry = self.controls(self.carry[None], sent[None, None])
-        heard, memories = self._heard(ctrl)
-        for acting, memory in memories:
-            acting.actuators = memory[0]
-        changing = any(p.changing for p in self._grown)
-        for command in heard[0]:
-            self.data.ctrl[:] = command
-            mujoco.mj_step(self.model, self.data)
-            if changing:
-                self._apply()
-        self.carry = carry[0, 0]
-        if (
-            not np.isfinite(self.data.qpos).all()
-            or self.data.warning[mujoco.mjtWarning.mjWARN_BADQACC].number
-        ):
-            raise Diverged(f"{self.spec.name}: the simulation diverged at {self.time:.2f} s")
-        self._switch()
-        self._sense()
+        self.move(self.hear(ctrl)[0])
+        self.arrive(carry[0, 0])
         return sent
 
     def stop(self) -> None:
@@ -206,8 +208,59 @@ class SimRobot(Robot):
         self._apply()
         return self.model
 
+    @property
+    def alone(self) -> bool:
+        """Whether what acts on it now has to be looked after within a control period."""
+        kept = any(acting.actuators is not None for acting in self._acting.values())
+        return kept or any(p.changing for p in self._grown)
+
+    @property
+    def misled(self) -> bool:
+        """Whether its sensors tell anything but the truth now."""
+        return self._sensed is not None
+
+    def hear(self, ctrl: Float[np.ndarray, "1 s a"]) -> Float[np.ndarray, "1 _ a"]:
+        """What the actuators hear of one control period's commands, to be moved by next."""
+        heard, memories = self._heard(ctrl, 1)
+        for acting, memory in memories:
+            acting.actuators = memory[0]
+        return heard
+
+    def move(self, ctrl: Float[np.ndarray, "s a"], periods: int = 1) -> None:
+        """Simulate so many control periods under what the actuators hear."""
+        changing = any(p.changing for p in self._grown)
+        if changing:
+            ctrl = np.repeat(ctrl, periods * self.substeps // len(ctrl), axis=0)
+        hold = periods * self.substeps // len(ctrl)
+        for command in ctrl:
+            self.data.ctrl[:] = command
+            mujoco.mj_step(self.model, self.data, hold)
+            if changing:
+                self._apply()
+
+    def arrive(self, carry: Float[np.ndarray, " c"]) -> None:
+        """End a control period, whose steps are done.
+
+        Raises:
+            Diverged: when the simulation blew up.
+        """
+        self.carry = carry
+        if not sum(map(abs, self.data.qvel.tolist())) < TOO_FAST:  # NaN is not, either
+            raise Diverged(f"{self.spec.name}: the simulation diverged at {self.time:.2f} s")
+        if self.perturb:
+            self._switch()
+            self._sense()
+
+    def under(self, condition: Sequence[Perturbation]) -> mujoco.MjModel:
+        """A model of the robot with these perturbations, whatever acts on it now."""
+        model = copy.copy(self.nominal)
+        for perturbation in condition:
+            perturbation.apply(model, self)
+        mujoco.mj_setConst(model, _scratch(type(self)))
+        return model
+
     def true_rollout(
-        self, acts: Float[np.ndarray, "n h u"], *, perturbed: bool = True
+        self, acts: Float[np.ndarray, "n h u"], model: mujoco.MjModel | None = None
     ) -> Float[np.ndarray, "n h o"]:
         """What the true simulator would show under each candidate, from the state it is in.
 
@@ -215,16 +268,16 @@ class SimRobot(Robot):
 
         Args:
             acts: candidate actions, within limits.
-            perturbed: with what acts on the robot now, or on the nominal robot.
+            model: of the robot, with sound actuators; what acts on it now where none is given.
         """
         n, h = acts.shape[:2]
-        model = self.model if perturbed else self.nominal
         ctrl, carry = self.controls(np.broadcast_to(self.carry, (n, self.carry.size)), acts)
-        if perturbed:
-            ctrl, _ = self._heard(ctrl)
-        full = mujoco.mjtState.mjSTATE_FULLPHYSICS
-        start = np.empty(mujoco.mj_stateSize(model, full))
-        mujoco.mj_getState(model, self.data, start, full)
+        if model is None:
+            model = self.model
+            ctrl, _ = self._heard(ctrl, h)
+        ctrl = np.repeat(ctrl, h * self.substeps // ctrl.shape[1], axis=1)
+        start = np.empty(mujoco.mj_stateSize(model, STATE))
+        mujoco.mj_getState(model, self.data, start, STATE)
         states, _ = mj_rollout.rollout(
             model, _scratch(type(self)), np.broadcast_to(start, (n, start.size)), ctrl
         )
@@ -233,15 +286,20 @@ class SimRobot(Robot):
         qvel = at[..., 1 + model.nq : 1 + model.nq + model.nv]
         return self.observe(qpos, qvel, carry).reshape(n, h, -1)
 
-    def _within_limits(self, act: np.ndarray) -> np.ndarray:
+    def within_limits(
+        self, act: Float[np.ndarray, "*r u"], *robots: int
+    ) -> Float[np.ndarray, "*r u"]:
+        """The action as it is sent, or those of so many robots; raises ValueError for no action."""
         act = np.asarray(act, dtype=np.float64)
-        if act.shape != (self.spec.num_act,):
+        low, high = self._limits
+        if act.shape != (*robots, *low.shape):
             raise ValueError(
                 f"{self.spec.name} takes {self.spec.num_act} actions, not an array of {act.shape}"
             )
-        if not np.isfinite(act).all():
+        # of so few numbers Python's own sum is the fast one
+        if not math.isfinite(sum(act.ravel().tolist())):
             raise ValueError(f"{self.spec.name}: action {act} is not finite")
-        return np.clip(act, self.spec.act_low, self.spec.act_high)
+        return np.minimum(np.maximum(act, low), high)
 
     def _switch(self) -> None:
         """Let act what is due, as far as it has grown."""
@@ -275,12 +333,16 @@ class SimRobot(Robot):
         mujoco.mj_setConst(self.model, _scratch(type(self)))
 
     def _heard(
-        self, ctrl: Float[np.ndarray, "n s a"]
-    ) -> tuple[Float[np.ndarray, "n s a"], list[tuple[_Acting, Float[np.ndarray, "n _"]]]]:
-        """What the actuators hear of these commands, and what each perturbation then remembers."""
+        self, ctrl: Float[np.ndarray, "n s a"], periods: int
+    ) -> tuple[Float[np.ndarray, "n _ a"], list[tuple[_Acting, Float[np.ndarray, "n _"]]]]:
+        """What the actuators hear of these commands, and what each perturbation then remembers.
+
+        Where one acts on them it is told the command of every simulation step.
+        """
         memories = []
         for acting, grown in zip(self._acting.values(), self._grown, strict=True):
             if acting.actuators is not None:
+                ctrl = np.repeat(ctrl, periods * self.substeps // ctrl.shape[1], axis=1)
                 memory = np.broadcast_to(acting.actuators, (len(ctrl), acting.actuators.size))
                 ctrl, memory = grown.actuate(memory, ctrl)
                 memories.append((acting, memory))

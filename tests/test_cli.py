@@ -10,14 +10,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
+from PIL import Image
 
-from mbmrl import cli, conditions, evaluate, log, registry, settings
+from mbmrl import cli, conditions, evaluate, log, registry, scene, settings, video
 from mbmrl.bench import meta, plan, tick
 from mbmrl.engines.base import availability
 from mbmrl.evaluate import Evaluation, Row
+from mbmrl.scene import NoOpenGL
 from tests.dummy import SETTINGS, SPEC, Deaf, SimPointMass
+from tests.recorded import babble
 
 ROOT = Path(__file__).parent.parent
 REAL, SIM = "tests.dummy:PointMass", "tests.dummy:SimPointMass"
@@ -141,6 +145,17 @@ def test_a_mistake_in_a_process_of_its_own() -> None:
         (["bench", "--plan", "--robot", SIM], "leave --robot out"),
         (["bench", "--plan", "--meta"], "at a time"),
         (["plot", "absent"], "no recorded run in absent"),
+        (["render", "--out", "x.png"], "either folders of recorded runs or --robot"),
+        (["render", "run", "--robot", SIM, "--out", "x.png"], "either folders of recorded runs or"),
+        (["render", "absent", "--out", "x.png"], "no recorded run in absent"),
+        (["render", "run", "--agent", "zero", "--out", "x.png"], "a recorded run has its own"),
+        (["render", "--robot", SIM, "--out", "x.gif"], "it ends in .png or .mp4"),
+        (["render", "--robot", SIM, "--out", "absent/x.png"], "--out absent/x.png: there is no"),
+        (["render", "--robot", REAL, "--out", "x.png"], "is not simulated"),
+        (["discriminate", "--robot", REAL], "is not simulated"),
+        (["discriminate", "--episodes", 0], "--episodes is a positive number"),
+        (["discriminate", "--json", "absent/gaps.json"], "there is no folder"),
+        (["discriminate", "--markdown", "absent/gaps.md"], "--markdown absent/gaps.md: there is"),
     ],
 )
 def test_a_users_mistake_gets_one_line_and_status_2(
@@ -306,6 +321,72 @@ def test_eval_drives_every_path(tmp_path: Path) -> None:
     args = ["--agents", "zero", "--seconds", 0.5, "--perturb", "none", "--json", file]
     assert command("eval", "--robot", "hexapod", *args) == 0
     assert [row["path"] for row in json.loads(file.read_text())] == ["eight", "zigzag"]
+
+
+# --- render -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def opengl() -> None:
+    try:
+        scene.backend()
+    except NoOpenGL as error:
+        pytest.skip(str(error))
+
+
+def red(picture: np.ndarray) -> int:
+    r, g, b = picture.astype(int).transpose(2, 0, 1)
+    return int(((r > 90) & (g < 0.4 * r) & (b < 0.4 * r)).sum())
+
+
+def test_render_draws_a_robot_by_its_name(opengl: None, tmp_path: Path) -> None:
+    args = ["render", "--robot", "cheetah", "--seconds", 0.2]
+    assert command(*args, "--out", tmp_path / "sound.png") == 0
+    damage = ["--perturb", "damaged_leg:leg=F"]
+    assert command(*args, *damage, "--out", tmp_path / "lame.png") == 0
+    sound, lame = (np.asarray(Image.open(tmp_path / f"{f}.png")) for f in ("sound", "lame"))
+    assert sound.shape == lame.shape == (480, 640, 3)
+    assert red(sound) == 0 and red(lame) > 1000
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["lame.png", "sound.png"]
+
+
+def test_render_films_a_robot_that_babbles(opengl: None, tmp_path: Path) -> None:
+    film = tmp_path / "film.mp4"
+    assert command("render", "--robot", "cheetah", "--seconds", 0.3, "--out", film) == 0
+    frames = imageio_ffmpeg.read_frames(str(film))
+    assert next(frames)["size"] == (video.WIDTH, video.HEIGHT)
+    first, *_, last = (np.frombuffer(f, np.uint8) for f in frames)
+    assert not np.array_equal(first, last)
+
+
+def test_render_puts_recorded_runs_side_by_side(
+    opengl: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [tmp_path / name for name in ("a", "b", "other")]
+    for folder, damage in zip(folders, ("F", "F", "B"), strict=True):
+        log.save(folder, babble("cheetah", f"damaged_leg:leg={damage},onset=0.1", ticks=4))
+    film = tmp_path / "film.mp4"
+    assert command("render", *folders[:2], "--out", film) == 0
+    assert next(imageio_ffmpeg.read_frames(str(film)))["size"] == (2 * video.WIDTH, video.HEIGHT)
+    assert command("render", folders[0], "--out", tmp_path / "end.png") == 0
+    assert red(np.asarray(Image.open(tmp_path / "end.png"))) > 1000
+    capsys.readouterr()
+    assert "under the same perturbations" in refused(capsys, "render", *folders, "--out", film)
+    both = ["render", *folders[:2], "--out", tmp_path / "both.png"]
+    assert "several go into an .mp4" in refused(capsys, *both)
+
+
+def test_render_without_opengl_drives_nothing_and_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MUJOCO_GL", "nothing_of_the_kind")
+    scene.backend.cache_clear()
+    monkeypatch.setattr("mbmrl.drive.Drive", None)
+    args = ["render", "--robot", SIM, "--out", tmp_path / "x.png"]
+    assert command(*args) == 1
+    scene.backend.cache_clear()
+    assert "apt install libegl1" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- the others -------------------------------------------------------------------------------

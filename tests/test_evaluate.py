@@ -77,7 +77,7 @@ def test_every_condition_agent_and_seed_is_driven_once(folder: Path) -> None:
         for episode in (0, 1)
         for text in (WEAK, REVERSED, "none")
     ]
-    assert sum(ticks) == some(folder).robot_ticks == 2 * 2 * 3 * 12
+    assert sum(ticks) == evaluate.left(some(folder)) == 2 * 2 * 3 * 12
     assert {r.robot for r in rows} == {"pointmass"}
     assert all(r.tick_ms_p99 >= r.tick_ms_p50 > 0 for r in rows)
     adapting, resting = rows[0], rows[6]
@@ -103,7 +103,7 @@ def test_two_processes_give_the_same_rows(folder: Path) -> None:
     alone = evaluate.evaluate(what)
     shared = evaluate.evaluate(what, jobs=2, watch=ticks.append)
     assert [r.to_json() for r in untimed(alone)] == [r.to_json() for r in untimed(shared)]
-    assert sum(ticks) == what.robot_ticks
+    assert sum(ticks) == evaluate.left(what)
 
 
 def test_an_interrupt_waits_for_no_process(folder: Path) -> None:

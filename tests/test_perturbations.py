@@ -129,7 +129,7 @@ def test_train_and_test_are_disjoint(robot: str, kind: str) -> None:
 def test_acts_from_onset_until_the_end_and_at_no_other_time(robot: str, kind: str) -> None:
     perturbation = dataclasses.replace(draw(robot, kind, "test", 1)[0], onset=0.2, until=0.4)
     on = make(robot, perturbation)
-    nominal = fingerprint(type(on).build())
+    nominal = fingerprint(on.nominal)
     while on.time < 0.6:
         acting = 0.2 - 1e-6 <= on.time < 0.4 - 1e-6
         assert on.active == ((perturbation,) if acting else ())

@@ -13,7 +13,7 @@ from mbmrl.spec import RobotSpec
 from robots.base import Robot
 from robots.cheetah import Cheetah
 from robots.perturbations.damaged_leg import mirror_leg
-from robots.sim import SimRobot
+from robots.sim import Diverged, SimRobot
 
 CLASSES = {name: registry.load("robots", name) for name in registry.names("robots")}
 ROBOTS = list(CLASSES)
@@ -154,7 +154,19 @@ def test_true_rollouts_are_what_stepping_shows(name: str) -> None:
     futures = robot.true_rollout(plans)
     np.testing.assert_array_equal(robot.read(), before)
     assert not np.allclose(futures[0], futures[1])
-    np.testing.assert_allclose(futures[1], drive(robot, plans[1]), atol=1e-9)
+    np.testing.assert_allclose(futures[1], drive(robot, plans[1]), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("speed", [np.nan, np.inf, 1e9])
+@pytest.mark.parametrize("name", SIMULATED)
+def test_a_simulation_that_blew_up_says_so(name: str, speed: float) -> None:
+    """And no rollout takes it for a robot at its start: its cost is no number, or no small one."""
+    robot = make(name)
+    robot.data.qvel[-1] = speed
+    futures = robot.true_rollout(np.zeros((1, 2, robot.spec.num_act)))
+    assert not np.abs(futures).max() < 1e3
+    with pytest.raises(Diverged, match=f"{name}: the simulation diverged"):
+        robot.write(np.zeros(robot.spec.num_act))
 
 
 @pytest.mark.parametrize("name", SIMULATED)

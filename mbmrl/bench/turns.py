@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,15 +30,21 @@ class Time(NamedTuple):
     ratio: float
 
 
-def in_turn(rivals: Mapping[str, Work], repeats: int) -> dict[str, Time]:
-    """Time them one after the other, again and again; the first round only warms up."""
-    seconds: Float[np.ndarray, "k n"] = np.empty((len(rivals), repeats + 1))
+def seconds_in_turn(rivals: Iterable[Work], repeats: int) -> Float[np.ndarray, "k n"]:
+    """Time them one after the other, again and again; a first round only warms up."""
+    works = list(rivals)
+    seconds = np.empty((len(works), repeats + 1))
     for repeat in range(repeats + 1):
-        for i, work in enumerate(rivals.values()):
+        for i, work in enumerate(works):
             start = time.perf_counter()
             work()
             seconds[i, repeat] = time.perf_counter() - start
-    seconds = seconds[:, 1:]
+    return seconds[:, 1:]
+
+
+def in_turn(rivals: Mapping[str, Work], repeats: int) -> dict[str, Time]:
+    """What :func:`seconds_in_turn` comes to, by the rivals' names."""
+    seconds = seconds_in_turn(rivals.values(), repeats)
     low, high = np.percentile(seconds, (25, 75), axis=1)
     ratios = np.median(seconds / seconds[0], axis=1)
     return {

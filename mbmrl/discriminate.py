@@ -1,0 +1,184 @@
+"""On which perturbations knowing what is wrong pays: the true-simulator planners, compared."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from mbmrl import conditions
+from mbmrl.compose import ON_THE_SIMULATOR, faults
+from mbmrl.conditions import Condition
+from mbmrl.evaluate import Interval, Row, difference, mean, ratio
+from robots.sim import SimRobot
+
+COLUMNS = (
+    "perturbation",
+    *ON_THE_SIMULATOR,
+    "oracle − nominal",
+    "oracle − robust",
+    "fell",
+    "verdict",
+)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A robot under one perturbation; scores are means after the onset, 1 as wanted.
+
+    Attributes:
+        perturbation: as text; ``none`` for the undamaged robot.
+        known: whether it is among the faults that ``robust`` reckons with.
+        scores: of oracle, nominal and robust.
+        over_nominal: what knowing the damage adds to the score, paired by seed.
+        over_robust: what it adds to planning for all of some damages.
+        falls: in how many episodes of each of the three the robot fell.
+        episodes: of each.
+    """
+
+    perturbation: str
+    known: bool
+    scores: dict[str, Interval]
+    over_nominal: Interval
+    over_robust: Interval
+    falls: dict[str, int]
+    episodes: int
+
+    @property
+    def discriminates(self) -> bool:
+        """Whether the oracle beats the planner that knows of no damage: disjoint intervals."""
+        return self.scores["oracle"].low > self.scores["nominal"].high
+
+    @property
+    def defeats_robust(self) -> bool:
+        """Whether the oracle beats the robust planner so."""
+        return self.scores["oracle"].low > self.scores["robust"].high
+
+    @property
+    def verdict(self) -> str:
+        """In words; empty where it belongs in no benchmark."""
+        told = {"discriminates": self.discriminates, "defeats robust": self.defeats_robust}
+        return ", ".join(words for words, so in told.items() if so)
+
+    def cells(self) -> list[str]:
+        """As shown under :data:`COLUMNS`."""
+        return [
+            self.perturbation + (" (known to robust)" if self.known else ""),
+            *(self.scores[agent].text() for agent in ON_THE_SIMULATOR),
+            self.over_nominal.text(),
+            self.over_robust.text(),
+            " / ".join(str(self.falls[agent]) for agent in ON_THE_SIMULATOR)
+            + f" of {self.episodes}",
+            self.verdict,
+        ]
+
+
+@dataclass
+class Record:
+    """What was driven so far.
+
+    Attributes:
+        seconds: per episode [s].
+        known: the faults that ``robust`` reckons with on each robot, as text.
+        rows: an episode each, of any robots.
+    """
+
+    seconds: float
+    known: dict[str, list[str]] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+
+    @classmethod
+    def load(cls, file: Path | None, seconds: float) -> Record:
+        """What an earlier call left in that file; nothing where there is no such file.
+
+        Raises:
+            ValueError: it is no record, or one of episodes of another length.
+        """
+        if not file or not file.exists():
+            return cls(seconds)
+        try:
+            data = json.loads(file.read_text())
+            rows = [Row.from_json(row) for row in data["rows"]]
+            found = cls(data["seconds"], data["known"], rows)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{file} is no record of `mbmrl discriminate`: {error!r}") from error
+        if found.seconds != seconds:
+            raise ValueError(f"{file} holds episodes of {found.seconds:g} s, not {seconds:g}")
+        return found
+
+    def dump(self) -> str:
+        """What :meth:`load` reads."""
+        rows = [row.to_json() for row in self.rows]
+        return json.dumps({"seconds": self.seconds, "known": self.known, "rows": rows}, indent=1)
+
+    def of(self, robot: str) -> list[Row]:
+        """The rows of one robot."""
+        return [row for row in self.rows if row.robot == robot]
+
+
+def suite(robot: SimRobot) -> list[Condition]:
+    """The sound robot, its single held-out perturbations, and the faults ``robust`` knows."""
+    single = [c for c in conditions.test_suite(robot) if len(c) == 1]
+    return [(), *single, *faults(robot)]
+
+
+def gaps(record: Record, robot: str) -> list[Gap]:
+    """Each perturbation of the robot that all three agents were driven under."""
+    rows, found = record.of(robot), []
+    for name in dict.fromkeys(row.perturbation for row in rows):
+        some = [row for row in rows if row.perturbation == name]
+        own = {agent: [r for r in some if r.agent == agent] for agent in ON_THE_SIMULATOR}
+        if not all(own.values()):
+            continue
+        gap = Gap(
+            perturbation=name,
+            known=name in record.known.get(robot, ()),
+            scores={agent: mean(some, "score", agent) for agent in own},
+            over_nominal=difference(some, "score", "oracle", "nominal"),
+            over_robust=difference(some, "score", "oracle", "robust"),
+            falls={agent: sum(r.fell for r in of) for agent, of in own.items()},
+            episodes=min(len(of) for of in own.values()),
+        )
+        found.append(gap)
+    return found
+
+
+def summary(record: Record, robot: str) -> str:
+    """How many perturbations discriminate, and how far robust planning gets."""
+    found = [gap for gap in gaps(record, robot) if gap.perturbation != "none"]
+    held_out = [gap for gap in found if not gap.known]
+    parts = [
+        f"{robot}: {sum(g.discriminates for g in held_out)} of {len(held_out)} held-out "
+        f"perturbations discriminate, {sum(g.defeats_robust for g in held_out)} defeat robust "
+        f"planning."
+    ]
+    for what, known in (("held out", False), ("that it knows", True)):
+        names = {gap.perturbation for gap in found if gap.discriminates and gap.known == known}
+        if some := [row for row in record.of(robot) if row.perturbation in names]:
+            share = ratio(some, "score", "robust", "oracle").text()
+            parts.append(f"Of those {what}, robust gets {share} of the oracle's score.")
+    return " ".join(parts)
+
+
+def table(record: Record, robot: str) -> Table:
+    """One line a perturbation."""
+    shown = Table(title=summary(record, robot), title_justify="left", box=box.SIMPLE_HEAD)
+    for k, column in enumerate(COLUMNS):
+        shown.add_column(column, justify="right" if 0 < k < len(COLUMNS) - 1 else "left")
+    for gap in gaps(record, robot):
+        shown.add_row(*(escape(cell) for cell in gap.cells()))
+    return shown
+
+
+def markdown(record: Record) -> str:
+    """The same as a page, of all robots."""
+    lines = []
+    for robot in dict.fromkeys(row.robot for row in record.rows):
+        cells = [list(COLUMNS), ["---"] * len(COLUMNS), *(g.cells() for g in gaps(record, robot))]
+        lines += [f"## {robot}", "", summary(record, robot), ""]
+        lines += [f"| {' | '.join(row)} |" for row in cells] + [""]
+    return "\n".join(lines)
