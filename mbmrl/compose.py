@@ -59,7 +59,7 @@ def make_agent(
         name: of the agent.
         robots: of one kind; only ``oracle`` and ``nominal`` look into them.
         checkpoint: needed by every agent that has a learned model.
-        paths: one a robot, for robots that follow paths.
+        paths: one a robot, of what its task can be told to do (``tasks.COURSES``).
         planner: another than the robot's own.
         seed: of the planner's random numbers.
 
@@ -70,7 +70,7 @@ def make_agent(
     """
     spec = robots[0].spec
     settings = settings_for(spec.name)
-    task = tasks.make(robots[0].task, spec, paths)
+    task = task_for(type(robots[0]), paths)
     if name == "zero":
         return Agent(TrueModel([]), Rest(spec), task)
     if name in ("oracle", "nominal"):
@@ -86,6 +86,11 @@ def make_agent(
     plan_with = "random" if name == "random" else planner
     model = learned_model(name, checkpoint)
     return Agent(model, make_planner(spec, settings, plan_with, seed=seed), task)
+
+
+def task_for(robot: type[Robot], paths: Sequence[str]) -> tasks.Task:
+    """The task of as many such robots as there are paths."""
+    return tasks.make(robot.task, robot.spec, paths, robot.speed)
 
 
 def learned_model(name: str, checkpoint: Checkpoint) -> Model:

@@ -25,6 +25,8 @@ class Robot(ABC):
     spec: RobotSpec
     task: ClassVar[str] = "speed"
     """Name of the task in :mod:`mbmrl.tasks` that the robot is driven by unless told otherwise."""
+    speed: ClassVar[float | None] = None
+    """The speed that its task asks for [m/s]; the task's own where there is none."""
 
     @abstractmethod
     def connect(self) -> None:

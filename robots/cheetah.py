@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mbmrl.spec import Field, RobotSpec
-from robots.perturbations.base import Perturbation
+from robots.perturbations.base import Perturbation, subtree
 from robots.sim import Leg, SimRobot, compiled
 
 DT = 0.05  # control period [s]
@@ -58,7 +58,7 @@ class Cheetah(SimRobot):
     def __init__(self, perturb: Sequence[Perturbation] = (), seed: int = 0) -> None:
         super().__init__(perturb, seed)
         self._height = self.nominal.body(self.torso).pos[2]
-        self._chain, self._levers = _mass_distribution(self.nominal)
+        self._chain, self._levers = _mass_distribution(self.nominal, _bodies(self.nominal))
 
     @classmethod
     def build(cls) -> mujoco.MjModel:
@@ -69,10 +69,18 @@ class Cheetah(SimRobot):
         spec = mujoco.MjSpec.from_file(str(files("dm_control") / "suite" / "cheetah.xml"))
         spec.compiler.settotalmass = -1
         spec.visual.global_.offwidth, spec.visual.global_.offheight = 1280, 960
+        cls.surround(spec)
         model = compiled(spec)
-        mujoco.mj_setTotalmass(model, MASS)
+        bodies = _bodies(model)
+        share = MASS / model.body_mass[bodies].sum()
+        model.body_mass[bodies] *= share
+        model.body_inertia[bodies] *= share
         mujoco.mj_setConst(model, mujoco.MjData(model))
         return model
+
+    @classmethod
+    def surround(cls, spec: mujoco.MjSpec) -> None:
+        """Change the world around the robot: here, it is the suite's."""
 
     def place(self) -> np.ndarray:
         """Fall from random joint angles and settle, as in the suite."""
@@ -92,6 +100,8 @@ class Cheetah(SimRobot):
 
         The centre of mass is the nominal robot's: a payload's place is not for it to know.
         """
+        own = self._levers.shape[0] + 2  # what moves besides the robot comes after it
+        qpos, qvel = qpos[..., :own], qvel[..., :own]
         angle, rate = (x[..., 2:] @ self._chain.T for x in (qpos, qvel))
         cos, sin = np.cos(angle), np.sin(angle)
         lever_x, lever_z = self._levers.T
@@ -109,17 +119,22 @@ class Cheetah(SimRobot):
         return np.repeat(acts, self.substeps, axis=1), np.zeros((*acts.shape[:2], 0))
 
 
+def _bodies(model: mujoco.MjModel) -> list[int]:
+    return subtree(model, Cheetah.torso)
+
+
 def _mass_distribution(
-    model: mujoco.MjModel,
+    model: mujoco.MjModel, bodies: Sequence[int]
 ) -> tuple[Float[np.ndarray, "b b"], Float[np.ndarray, "b 2"]]:
     """Each body's pitch is ``chain @ angles``, and it carries the robot's centre on its lever [m].
 
     The levers (x, z), each turned by its body's pitch, add up to the centre of mass as seen from
-    the torso's origin.
+    the torso's origin, the first of the bodies.
     """
     chain = np.eye(model.nbody)
     levers = model.body_mass[:, None] * model.body_ipos
-    for body in range(1, model.nbody):
+    for body in bodies:
         chain[body] += chain[model.body_parentid[body]]
         levers[model.body_parentid[body]] += model.body_subtreemass[body] * model.body_pos[body]
-    return chain[1:, 1:], levers[1:, [0, 2]] / model.body_subtreemass[0]
+    mass = model.body_subtreemass[bodies[0]]
+    return chain[np.ix_(bodies, bodies)], levers[bodies][:, [0, 2]] / mass

@@ -197,8 +197,21 @@ def mirrored_state(robot: SimRobot) -> tuple[np.ndarray, np.ndarray]:
     return qpos, qvel
 
 
+def by_leg(carry: np.ndarray) -> np.ndarray:
+    """Left and right swapped of so many numbers a leg: FL FR RL RR."""
+    return carry.reshape(4, -1)[[1, 0, 3, 2]].ravel()
+
+
+def half_a_turn_on(phase: float) -> float:
+    return (phase + math.pi) % (2 * math.pi)
+
+
 MIRRORED_CARRY = {
-    "hexapod": lambda carry: np.r_[(carry[0] + math.pi) % (2 * math.pi), carry[4:7], carry[1:4]],
+    "hexapod": lambda carry: np.r_[half_a_turn_on(carry[0]), carry[4:7], carry[1:4]],
+    "ant": by_leg,
+    "ant_torque": by_leg,
+    "quadruped": by_leg,
+    "quadruped_gait": lambda c: np.r_[half_a_turn_on(c[0]), by_leg(c[1:5]), -c[5]],
 }
 """What each robot's command generator remembers, seen in the mirror."""
 
