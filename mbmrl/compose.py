@@ -90,7 +90,7 @@ def make_agent(
 
 def task_for(robot: type[Robot], paths: Sequence[str]) -> tasks.Task:
     """The task of as many such robots as there are paths."""
-    return tasks.make(robot.task, robot.spec, paths, robot.speed)
+    return tasks.make(robot.task, robot.spec, paths, robot.speed, robot.size)
 
 
 def learned_model(name: str, checkpoint: Checkpoint) -> Model:

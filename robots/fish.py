@@ -85,6 +85,8 @@ class Fish(SimRobot):
 
     name: ClassVar[str] = "fish"
     task: ClassVar[str] = "reach"
+    speed: ClassVar[float | None] = 0.02
+    size: ClassVar[float] = 0.2
     spec = SPEC
     torso = "torso"
     legs: ClassVar[dict[str, Leg]] = {
@@ -112,7 +114,8 @@ class Fish(SimRobot):
         for body in spec.bodies[1:]:
             body.gravcomp = 1.0
         spec.visual.global_.offwidth, spec.visual.global_.offheight = 1280, 960
-        spec.geom("ground").size = 50, 50, 1
+        ground = spec.geom("ground")
+        ground.size, ground.contype, ground.conaffinity = (50, 50, 1), 0, 0
         spec.body("torso").pos = 0, 0, HEIGHT
         turn_body(spec.body("torso"), -math.pi / 2)
         return compiled(spec)

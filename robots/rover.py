@@ -66,6 +66,8 @@ class Rover(SimRobot):
 
     name: ClassVar[str] = "rover"
     task: ClassVar[str] = "path"
+    speed: ClassVar[float | None] = 0.8
+    size: ClassVar[float] = 2.0
     spec = SPEC
     torso = "chassis"
     legs: ClassVar[dict[str, Leg]] = {
@@ -130,7 +132,7 @@ def _mjcf() -> str:
         </body>""")
         actuators.append(
             f'<velocity name="{wheel}" joint="wheel_{wheel}" kv="{SERVO}" '
-            f'forcerange="{-MAX_TORQUE} {MAX_TORQUE}"/>'
+            f'ctrlrange="{-MAX_SPEED} {MAX_SPEED}" forcerange="{-MAX_TORQUE} {MAX_TORQUE}"/>'
         )
     return f"""
     <mujoco model="rover">

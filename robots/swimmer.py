@@ -53,6 +53,8 @@ class Swimmer(SimRobot):
 
     name: ClassVar[str] = "swimmer"
     task: ClassVar[str] = "reach"
+    speed: ClassVar[float | None] = 0.08
+    size: ClassVar[float] = 0.5
     spec = SPEC
     torso = "head"
     legs: ClassVar[dict[str, Leg]] = {
@@ -70,7 +72,8 @@ class Swimmer(SimRobot):
         spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
         spec.option.gravity = 0, 0, 0
         spec.visual.global_.offwidth, spec.visual.global_.offheight = 1280, 960
-        spec.geom("ground").size = 50, 50, 1
+        ground = spec.geom("ground")
+        ground.size, ground.contype, ground.conaffinity = (50, 50, 1), 0, 0
         link = spec.body("head")
         default = spec.find_default("swimmer")
         for joint in link.joints:
