@@ -115,13 +115,16 @@ class PathTask(Task):
     def cost(
         self, obs: Float[Tensor, "r n h o"], act: Float[Tensor, "r n h u"]
     ) -> Float[Tensor, "r n"]:
-        """Squared distance to the schedule [5 cm · size], heading error, tilt and a little effort."""
+        """Squared distance to the schedule [5 cm · size], heading error, tilt, a little effort."""
         ahead = torch.arange(1, obs.shape[2] + 1) * (self.speed * self.spec.dt)
         reference = self._at(self.schedule[:, None] + ahead)[:, None]
         x, y, yaw = (obs[..., i] for i in self._pose)
-        away = ((x - reference[..., 0]) ** 2 + (y - reference[..., 1]) ** 2) / (0.05 * self.size) ** 2
+        away = ((x - reference[..., 0]) ** 2 + (y - reference[..., 1]) ** 2) / (
+            0.05 * self.size
+        ) ** 2
         heading = 1 - torch.cos(yaw - reference[..., 2])
         tilt = (obs[..., self._tilt] ** 2).sum(-1)
+        away = away / (0.05 * self.size) ** 2
         return (away + 2.0 * heading + 2.0 * tilt + 0.05 * self.effort(act)).mean(-1)
 
     def gain(self, obs: Float[Tensor, "r o"]) -> Float[Tensor, " r"]:
@@ -355,12 +358,14 @@ class DirectionTask(Task):
 
 def _path(name: str, step: float, size: float) -> Float[Tensor, "p 3"]:
     """x, y [m] and heading [rad] every ``step`` metres, from the origin along x."""
-    s = np.arange(0, 12.0 * size, step)
-    curvature = _named("path", name, PATHS)(s / size) / size
+    s = np.arange(0, 12.0, step)
+    curvature = _named("path", name, PATHS)(s)
     heading = np.cumsum(curvature) * step
     x = np.cumsum(np.cos(heading)) * step
     y = np.cumsum(np.sin(heading)) * step
-    return torch.tensor(np.stack([x, y, heading], -1), dtype=torch.float32)
+    at = np.arange(0, 12.0 * size, step) / size
+    rows = [np.interp(at, s, column) for column in (size * x, size * y, heading)]
+    return torch.tensor(np.stack(rows, -1), dtype=torch.float32)
 
 
 def _named(what: str, name: str, known: Mapping[str, T]) -> T:

@@ -144,28 +144,30 @@ def _mjcf() -> str:
         <material name="grid" texture="grid" texrepeat="1 1" texuniform="true"/>
       </asset>
       <default>
-        <geom contype="0" conaffinity="0"/>
         <joint damping="0.02" armature="0.01"/>
         <default class="tread">
-          <geom type="sphere" size="{RADIUS}" contype="2" conaffinity="1" priority="1"
+          <geom type="sphere" size="{RADIUS}" conaffinity="0" priority="1"
                 friction="{FRICTION} 0.005 0.0001" rgba="0 0 0 0"/>
         </default>
-        <default class="wheel">
-          <geom type="cylinder" size="{RADIUS} 0.02" zaxis="0 1 0" rgba="0.12 0.12 0.14 1"/>
-        </default>
-        <default class="hub">
-          <geom type="box" size="0.06 0.022 0.012" rgba="0.75 0.76 0.78 1"/>
+        <default class="shell">
+          <geom contype="0" conaffinity="0"/>
+          <default class="wheel">
+            <geom type="cylinder" size="{RADIUS} 0.02" zaxis="0 1 0" rgba="0.12 0.12 0.14 1"/>
+          </default>
+          <default class="hub">
+            <geom type="box" size="0.06 0.022 0.012" rgba="0.75 0.76 0.78 1"/>
+          </default>
         </default>
       </default>
       <worldbody>
         <light pos="0 0 4" dir="0 0 -1" directional="true" diffuse="0.5 0.5 0.5"/>
-        <geom name="floor" type="plane" size="50 50 1" contype="1" material="grid"/>
+        <geom name="floor" type="plane" size="50 50 1" material="grid"/>
         <body name="chassis" pos="0 0 {RADIUS}">
           <freejoint/>
           <inertial pos="0.012 0 0.0325" mass="16.523" diaginertia="0.3136 0.3922 0.4485"/>
-          <geom name="chassis" type="box" size="0.21 0.155 0.092" pos="0 0 0.0575" contype="2"
-                conaffinity="1" friction="0.4 0.005 0.0001" rgba="0.16 0.46 0.74 1"/>
-          <geom name="nose" type="box" size="0.01 0.1 0.02" pos="0.21 0 0.1"
+          <geom name="chassis" type="box" size="0.21 0.155 0.092" pos="0 0 0.0575"
+                conaffinity="0" friction="0.4 0.005 0.0001" rgba="0.16 0.46 0.74 1"/>
+          <geom name="nose" class="shell" type="box" size="0.01 0.1 0.02" pos="0.21 0 0.1"
                 rgba="0.95 0.75 0.2 1"/>
           {"".join(bodies)}
         </body>

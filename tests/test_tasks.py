@@ -14,9 +14,10 @@ from mbmrl import tasks
 from mbmrl.compose import task_for
 from mbmrl.episode import run_episodes
 from mbmrl.spec import Field, RobotSpec
-from mbmrl.tasks import PATHS, DirectionTask, PathTask, SpeedTask, Task, VelocityTask
+from mbmrl.tasks import PATHS, DirectionTask, PathTask, ReachTask, SpeedTask, Task, VelocityTask
 from robots.ant import Ant
 from robots.cheetah import Cheetah
+from robots.fish import Fish
 from robots.hexapod import Hexapod
 from robots.quadruped import Quadruped
 from robots.sim import SimRobot
@@ -106,8 +107,9 @@ def test_unknown_tasks_and_paths_are_refused_with_those_there_are() -> None:
 def test_every_course_can_be_made_and_the_usual_ones_are_some_of_them(task: str) -> None:
     spec = {"speed": RUNNER}.get(task, WALKER)
     every = tasks.COURSES[task] or [""]
-    assert tasks.make(task, spec, every).cost(torch.zeros(len(every), 1, 1, spec.num_obs),
-        torch.zeros(len(every), 1, 1, spec.num_act)).shape == (len(every), 1)
+    assert tasks.make(task, spec, every).cost(
+        torch.zeros(len(every), 1, 1, spec.num_obs), torch.zeros(len(every), 1, 1, spec.num_act)
+    ).shape == (len(every), 1)
     assert set(tasks.usual(task, 2)) <= set(every)
     assert tasks.usual(task) == (every[-1],)
 
@@ -197,6 +199,109 @@ def test_each_robot_has_its_own_path() -> None:
     assert costs[1] > costs[0] + 1
 
 
+# --- reaching targets -----------------------------------------------------------------------------
+
+
+def swim(task: ReachTask, places: Tensor) -> Tensor:
+    """What is gained, tick by tick, at these places (t, 2 or 3)."""
+    names = (*task.spec.pose[:2], "z")[: places.shape[1]]
+    gains = []
+    for place in places:
+        obs = obs_with(task.spec, **dict(zip(names, place.tolist(), strict=True)))
+        task.observe(obs)
+        gains.append(float(task.gain(obs)))
+    return torch.tensor(gains)
+
+
+def through(task: ReachTask, speed: float, seconds: float) -> Tensor:
+    """The places of a point that goes straight from target to target."""
+    corners = torch.cat([torch.zeros(1, task.targets.shape[2]), task.targets[0]])
+    way = torch.arange(1, round(seconds / task.spec.dt) + 1) * speed * task.spec.dt
+    lengths = corners.diff(dim=0).norm(dim=1)
+    ends = lengths.cumsum(0)
+    leg = torch.searchsorted(ends, way)
+    share = 1 - (ends[leg] - way) / lengths[leg]
+    return corners[leg].lerp(corners[leg + 1], share[:, None])
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("size", [0.5, 2.0])
+def test_going_from_target_to_target_at_the_target_speed_gains_all(name: str, size: float) -> None:
+    for share in (1.0, 0.5):
+        task = ReachTask(WALKER, (name,), speed=0.2, size=size)
+        gains = swim(task, through(task, share * 0.2, 25))
+        assert gains.mean() == pytest.approx(share, abs=0.05)
+        assert gains.max() <= 1 + 1e-3
+        assert task.at > 25 * share * 0.2 / (ReachTask.SPACING * size) - 1.5
+
+
+def test_the_next_target_comes_when_one_is_reached() -> None:
+    task = ReachTask(WALKER, ("straight",), size=0.5)
+    first = task.targets[0, 0]
+    for place, at in ((first * 0.7, 0), (first * 0.9, 1), (first * 0.7, 1)):
+        swim(task, place[None])
+        assert task.at == at
+    task.reset(obs_with(WALKER))
+    assert task.at == 0
+
+
+@pytest.mark.parametrize("to_and_fro", [[0.1, 0.0], [0.1, -0.1], [0.0, 0.0]])
+def test_swinging_to_and_fro_gains_nothing(to_and_fro: list[float]) -> None:
+    task = ReachTask(WALKER, ("straight",))
+    places = torch.tensor([[x, 0.0] for x in to_and_fro * 50])
+    assert swim(task, places)[20:].sum() == 0
+
+
+def test_swimming_past_a_target_gains_nothing_more() -> None:
+    task = ReachTask(WALKER, ("straight",), speed=0.2)
+    past = torch.stack([0.02 * torch.arange(150), torch.full((150,), 0.3)], 1)
+    assert swim(task, past)[60:].sum() == 0
+    assert task.at == 0
+
+
+def test_a_fish_is_sent_up_and_down_from_where_it_is() -> None:
+    task = ReachTask(Fish.spec, ("straight",), size=0.2)
+    task.reset(obs_with(Fish.spec, z=0.7))
+    height = task.targets[0, :4, 2]
+    torch.testing.assert_close(height, 0.7 + 0.02 * torch.tensor([1.0, -1, 1, -1]))
+    below = task.targets[0, 0] - torch.tensor([0, 0, 0.05])
+    assert task.at == 0
+    swim(task, below[None])
+    assert task.at == 0  # as far away as a target beside it
+    swim(task, task.targets[:, 0])
+    assert task.at == 1
+
+
+def test_towards_the_target_at_the_target_speed_costs_least() -> None:
+    task = ReachTask(WALKER, ("straight",), speed=0.2)
+    task.reset(obs_with(WALKER))
+
+    def cost(speed: float, aside: float = 0.0, act: float = 0.0, **fields: float) -> float:
+        way = torch.arange(1, 6) * WALKER.dt
+        obs = obs_with(WALKER, (1, 1, 5), x=speed * way, y=aside * way, **fields)
+        return float(task.cost(obs, torch.full((1, 1, 5, 6), act)))
+
+    assert cost(0.2) == pytest.approx(0, abs=1e-9)
+    worse = [cost(0.0), cost(0.3), cost(0.0, 0.2), cost(0.2, roll=0.5), cost(0.2, act=1.0)]
+    assert min(worse) > 0.01
+    assert cost(-0.2) > cost(0.0, 0.2) > cost(0.15)
+
+
+@pytest.mark.parametrize("size", [0.5, 2.0])
+def test_a_path_of_another_size_is_the_same_path(size: float) -> None:
+    """Seen from as much farther away."""
+    hexapods, other = (PathTask(WALKER, ALL, size=s) for s in (1.0, size))
+    step = hexapods.STEP
+    for share in (0.1, 0.5, 0.9):
+        here = hexapods.path[:, round(12 * share / step)]
+        there = other.path[:, round(12 * share * size / step)]
+        torch.testing.assert_close(there[:, :2], size * here[:, :2], atol=0.02, rtol=0)
+        torch.testing.assert_close(there[:, 2], here[:, 2], atol=0.05, rtol=0)
+    for aside, gained in ((0.06, 1.0), (0.1, 0.0)):
+        gain, _ = follow(other, other.speed, aside * size, ticks=200)
+        torch.testing.assert_close(gain, torch.full_like(gain, gained), atol=0.03, rtol=0)
+
+
 # --- running at a speed -----------------------------------------------------------------------
 
 
@@ -264,7 +369,12 @@ def test_commands_change_when_they_are_due_and_come_round_again() -> None:
 
 def test_as_commanded_all_is_gained_and_standing_still_nothing() -> None:
     task = VelocityTask(WALKER, ("forward",), speed=0.5)
-    for velocity, gained in (({"vx": 0.5}, 1.0), ({"vx": 0.25}, 0.5), ({}, 0.0), ({"vx": 1.0}, 0.0)):
+    for velocity, gained in (
+        ({"vx": 0.5}, 1.0),
+        ({"vx": 0.25}, 0.5),
+        ({}, 0.0),
+        ({"vx": 1.0}, 0.0),
+    ):
         _, gains = drive_at(task, 3.0, **velocity)
         assert gains[-1] == pytest.approx(gained, abs=0.01)
     _, gains = drive_at(task, 3.0, vx=0.5, yaw_rate=task.TURN / 2)
@@ -339,7 +449,13 @@ def test_who_lies_or_hops_or_tilts_does_not_run_well() -> None:
 
 # --- every task -------------------------------------------------------------------------------
 
-TASKS = [("path", WALKER), ("speed", RUNNER), ("velocity", WALKER), ("direction", WALKER)]
+TASKS = [
+    ("path", WALKER),
+    ("speed", RUNNER),
+    ("velocity", WALKER),
+    ("direction", WALKER),
+    ("reach", Fish.spec),
+]
 
 
 def some_task(which: int, robots: int) -> Task:
@@ -378,6 +494,7 @@ def test_costs_of_a_batch_are_those_of_each_alone(which: int) -> None:
         *((1, name) for name in ("vx", "pitch", "vz")),
         *((2, name) for name in ("vx", "vy", "yaw_rate", "pitch", "vz")),
         *((3, name) for name in ("vx", "vy", "yaw", "roll", "vz")),
+        *((4, name) for name in ("x", "z", "roll")),
     ],
 )
 def test_a_future_with_a_hole_has_no_cost(which: int, field: str) -> None:
@@ -400,7 +517,7 @@ def test_rolling_over_is_falling_too() -> None:
     assert some_task(0, 1).fell(obs_with(WALKER, roll=-1.2))
 
 
-@pytest.mark.parametrize("robot", [Hexapod, Cheetah, Quadruped, Ant])
+@pytest.mark.parametrize("robot", [Hexapod, Cheetah, Quadruped, Ant, Fish])
 def test_reports_hold_the_cost_that_planners_minimise(robot: type[SimRobot]) -> None:
     def task() -> Task:
         return task_for(robot, tasks.usual(robot.task))

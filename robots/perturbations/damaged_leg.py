@@ -99,8 +99,10 @@ class DamagedLeg(Perturbation):
 
 
 def mirror_leg(robot: SimRobot, name: str) -> str:
-    """The leg at the same place on the other side."""
+    """The leg at the same place on the other side; itself where it has no side."""
     leg = robot.legs[name]
+    if not leg.side:
+        return name
     same = [n for n, g in robot.legs.items() if g.side == leg.side]
     other = [n for n, g in robot.legs.items() if g.side not in ("", leg.side)]
     return other[same.index(name)] if other else name
