@@ -119,13 +119,11 @@ class PathTask(Task):
         ahead = torch.arange(1, obs.shape[2] + 1) * (self.speed * self.spec.dt)
         reference = self._at(self.schedule[:, None] + ahead)[:, None]
         x, y, yaw = (obs[..., i] for i in self._pose)
-        away = ((x - reference[..., 0]) ** 2 + (y - reference[..., 1]) ** 2) / (
-            0.05 * self.size
-        ) ** 2
+        away = (x - reference[..., 0]) ** 2 + (y - reference[..., 1]) ** 2
         heading = 1 - torch.cos(yaw - reference[..., 2])
         tilt = (obs[..., self._tilt] ** 2).sum(-1)
-        away = away / (0.05 * self.size) ** 2
-        return (away + 2.0 * heading + 2.0 * tilt + 0.05 * self.effort(act)).mean(-1)
+        near = (0.05 * self.size) ** 2
+        return (away / near + 2.0 * heading + 2.0 * tilt + 0.05 * self.effort(act)).mean(-1)
 
     def gain(self, obs: Float[Tensor, "r o"]) -> Float[Tensor, " r"]:
         """How much of its step the schedule moved on, while the robot was within the tolerance."""
