@@ -15,7 +15,7 @@ from robots.frames import in_body, roll_pitch_yaw, rotation, turn_body
 from robots.sim import Leg, SimRobot, compiled
 
 DT = 0.1  # control period [s]
-TIMESTEP = 0.01  # simulation step [s]
+TIMESTEP = 0.02  # simulation step [s]
 HEIGHT = 0.5  # above the ground where an episode begins [m]
 FIN_ROLL_KP = 1.5e-4  # of a fin's own servo: half the suite's, which flaps both [N m/rad]
 

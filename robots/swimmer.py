@@ -54,7 +54,7 @@ class Swimmer(SimRobot):
     name: ClassVar[str] = "swimmer"
     task: ClassVar[str] = "reach"
     speed: ClassVar[float | None] = 0.08
-    size: ClassVar[float] = 0.5
+    size: ClassVar[float] = 1.0
     spec = SPEC
     torso = "head"
     legs: ClassVar[dict[str, Leg]] = {
