@@ -147,7 +147,12 @@ class Run:
     seed: Seed = 0
     path: Annotated[
         str | None,
-        arg(metavar="NAME", help="straight, arc, zigzag or eight; when left out, eight."),
+        arg(
+            metavar="NAME",
+            help="What to follow, for robots whose task leaves a choice: a path (straight, arc, "
+            "zigzag, eight), a schedule of velocity commands (forward, turns, square, weave, tour) "
+            "or a direction (back, right, left, ahead). When left out, the last of them.",
+        ),
     ] = None
     out: Annotated[Path | None, arg(metavar="DIR", help="When left out, runs/ROBOT-TIME.")] = None
     video: Annotated[
@@ -176,7 +181,7 @@ class Run:
             raise UsageError(f"{self.robot} is not simulated: no --perturb and no --video")
         else:
             robot = cls()
-        (path,) = _paths(cls, (self.path,) if self.path else None, ("eight",))
+        (path,) = _paths(cls, (self.path,) if self.path else None, 1)
         checkpoint = checkpoint_for(self.adapter, robot.spec, self.checkpoint)
         agent = make_agent(
             self.adapter, [robot], checkpoint, [path], planner=self.planner, seed=self.seed
@@ -246,7 +251,7 @@ class Eval:
         str | None,
         arg(
             metavar="P,Q,…",
-            help="Each is driven, for robots that follow one; when left out, eight,zigzag.",
+            help="Each is driven, see `mbmrl run --help`; when left out, the last two.",
         ),
     ] = None
     episodes: Annotated[int, arg(metavar="N", help="Per condition, path and agent.")] = 1
@@ -277,7 +282,7 @@ class Eval:
             robot=self.robot,
             conditions=tuple(suite),
             agents=_split(self.agents),
-            paths=_paths(cls, _split(self.paths) if self.paths else None, ("eight", "zigzag")),
+            paths=_paths(cls, _split(self.paths) if self.paths else None, 2),
             episodes=self.episodes,
             seconds=self.seconds,
             seed=self.seed,
@@ -680,19 +685,18 @@ def _condition(cls: type[SimRobot], texts: Sequence[str], seconds: float) -> Con
 
 
 def _paths(
-    cls: type[Robot], wanted: tuple[str, ...] | None, default: tuple[str, ...]
+    cls: type[Robot], wanted: tuple[str, ...] | None, count: int
 ) -> tuple[str, ...]:
-    """Names of paths; an empty one for a robot that follows none."""
-    from mbmrl.tasks import PATHS
+    """Names of what is to be followed, so many where nothing is wanted; an empty one for nothing."""
+    from mbmrl import tasks
 
-    if cls.task != "path":
-        if wanted:
-            raise UsageError(f"{cls.spec.name} follows no path")
-        return ("",)
+    known = tasks.COURSES[cls.task]
+    if wanted and not known:
+        raise UsageError(f"{cls.spec.name} follows no path")
     for name in wanted or ():
-        if name not in PATHS:
-            raise registry.unknown("path", name, list(PATHS))
-    return wanted or default
+        if name not in known:
+            raise registry.unknown("path", name, known)
+    return wanted or tasks.usual(cls.task, count)
 
 
 def _load_robot(name: str, seconds: float) -> type[Robot]:

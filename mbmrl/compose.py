@@ -73,7 +73,7 @@ def make_agent(
         name: of the agent.
         robots: of one kind; only those :data:`ON_THE_SIMULATOR` look into them.
         checkpoint: needed by every agent that has a learned model.
-        paths: one a robot, for robots that follow paths.
+        paths: one a robot, of what its task can be told to do (``tasks.COURSES``).
         planner: another than the robot's own.
         seed: of the planner's random numbers.
 
@@ -84,7 +84,7 @@ def make_agent(
     """
     spec = robots[0].spec
     settings = settings_for(spec.name)
-    task = tasks.make(robots[0].task, spec, paths)
+    task = task_for(type(robots[0]), paths)
     if name in SCRIPTED:
         return Agent(TrueModel([]), Rest(spec) if name == "zero" else Babble(spec, seed), task)
     if name in ON_THE_SIMULATOR:
@@ -121,6 +121,11 @@ def faults(robot: SimRobot) -> list[Condition]:
             fault = some[rng.integers(len(some))].sample(robot, rng, "train")
             drawn.setdefault(fault.marked_bodies(robot) or (fault.name,), fault)
     return [(fault,) for fault in list(drawn.values())[:FAULTS]]
+
+
+def task_for(robot: type[Robot], paths: Sequence[str]) -> tasks.Task:
+    """The task of as many such robots as there are paths."""
+    return tasks.make(robot.task, robot.spec, paths, robot.speed, robot.size)
 
 
 def learned_model(name: str, checkpoint: Checkpoint) -> Model:

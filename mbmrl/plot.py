@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from mbmrl import conditions, log, tasks
+from mbmrl import conditions, log, registry, tasks
+from mbmrl.compose import task_for
 from mbmrl.log import Run
 from robots.perturbations.base import Perturbation
 
@@ -102,7 +103,7 @@ def plot_comparison(runs: Sequence[Run], path: Path) -> None:
     first = runs[0]
     panels: list[tuple[Callable[[Axes, Run], None], str]] = []
     if "vx" in first.spec.state:
-        panels.append((_speed, "forward speed [m/s]\ndotted: the target"))
+        panels.append((_speed, "forward speed [m/s]"))
     if np.isfinite(first.log.cross_track).any():
         panels.append((_cross_track, "off the path [cm]"))
     elif "pitch" in first.spec.state:
@@ -150,7 +151,7 @@ def _note(axes: Axes, onset: float, run: Run) -> None:
 
 def _legend(figure: Figure, runs: Sequence[Run]) -> None:
     lines = [Line2D([], [], color=colour(r.agent), lw=3, label=title(r.agent)) for r in runs]
-    if runs[0].spec.pose and runs[0].path:
+    if runs[0].path in tasks.PATHS:
         lines.append(Line2D([], [], color=FAINT, lw=3, alpha=0.6, label="the path"))
     figure.legend(handles=lines, loc="outside upper left", ncols=len(lines), fontsize=11)
 
@@ -159,7 +160,7 @@ def _paths(axes: Axes, runs: Sequence[Run]) -> None:
     """Seen from above: the path, and where everybody went."""
     first = runs[0]
     x, y, _ = first.spec.pose
-    task = tasks.make("path", first.spec, [first.path]) if first.path else None
+    task = task_for(registry.load("robots", first.robot), [first.path])
     if isinstance(task, tasks.PathTask):
         length = task.speed * (first.time[-1] + first.spec.dt)
         points = task.path[0, : math.ceil(length / task.STEP)].numpy()
@@ -177,8 +178,9 @@ def _paths(axes: Axes, runs: Sequence[Run]) -> None:
 def _speed(axes: Axes, run: Run) -> None:
     speed = smooth(run.obs("vx"), round(1 / run.spec.dt))
     axes.plot(run.time, speed, color=colour(run.agent))
-    task = tasks.make("path" if run.path else "speed", run.spec, [run.path])
-    axes.axhline(getattr(task, "speed", math.nan), color=INK, lw=1, ls=":")
+    task = task_for(registry.load("robots", run.robot), [run.path])
+    if isinstance(task, tasks.PathTask | tasks.SpeedTask):
+        axes.axhline(task.speed, color=INK, lw=1, ls=":")
 
 
 def _cross_track(axes: Axes, run: Run) -> None:

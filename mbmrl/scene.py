@@ -25,6 +25,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
 from mbmrl import conditions, registry, tasks
+from mbmrl.compose import task_for
 from mbmrl.log import Run
 from mbmrl.plot import DAMAGE, colour
 from robots.perturbations.base import TERRAIN, Perturbation, subtree
@@ -262,7 +263,7 @@ class Scene:
     ) -> tuple[Float[np.ndarray, "p 3"], Float[np.ndarray, "t 3"]]:
         """Tiles of the path (x, y, heading), and where the task wants the robot soon."""
         run = self.run
-        task = tasks.make("path", run.spec, [run.path]) if run.path else None
+        task = task_for(type(self.robot), [run.path])
         if not isinstance(task, tasks.PathTask):
             return np.empty((0, 3)), np.empty((0, 3))
         points = task.path[0].double().numpy()

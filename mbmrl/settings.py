@@ -106,6 +106,27 @@ SETTINGS: dict[str, Settings] = {
         minutes=25.0,
         perturbations=BODY,
     ),
+    "swimmer": Settings(
+        hidden=(256, 256),
+        plan={"horizon": 16, "num_samples": (96, 64, 64), "num_knots": 8},
+        true_plan={"horizon": 16, "num_samples": (64, 64, 64), "num_knots": 8},
+        expert=32,
+        rounds=2,
+        fit=FitConfig(updates=6000),
+    ),
+    "fish": Settings(
+        hidden=(256, 256),
+        planner="icem",
+        plan={"horizon": 20, "num_samples": (96, 64, 64)},
+        true_plan={"horizon": 20, "num_samples": (96, 64, 64)},
+        expert=32,
+        rounds=2,
+        fit=FitConfig(updates=6000),
+    ),
+    "rover": Settings(
+        plan={"num_samples": (96, 64, 48)},
+        true_plan={"num_samples": (48, 32, 24)},
+    ),
 }
 
 

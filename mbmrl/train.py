@@ -24,7 +24,7 @@ from controllers.scripted import Babble, Explore
 from mbmrl import checkpoint as checkpoints
 from mbmrl import conditions, registry, tasks
 from mbmrl.checkpoint import Checkpoint
-from mbmrl.compose import make_agent
+from mbmrl.compose import make_agent, task_for
 from mbmrl.data import Episodes, Store, Windows
 from mbmrl.dynamics import Dynamics
 from mbmrl.episode import run_episodes
@@ -191,7 +191,7 @@ def collect(
         robots[-1].connect()
         onsets.append(onset)
         texts.append(conditions.text(condition))
-    paths = [str(p) for p in rng.choice(list(tasks.PATHS), count)]
+    paths = [str(p) for p in rng.choice(tasks.COURSES[cls.task] or [""], count)]
     agent = _collector(job, kind, robots, paths, int(rng.integers(2**31)), stage)
     log = run_episodes(robots, agent, (steps + 1) * dt)
     return Episodes(
@@ -204,7 +204,7 @@ def _collector(
 ) -> Agent:
     spec = robots[0].spec
     if kind == "babble":
-        return Agent(TrueModel([]), Babble(spec, seed), tasks.make(robots[0].task, spec, paths))
+        return Agent(TrueModel([]), Babble(spec, seed), task_for(type(robots[0]), paths))
     driving = checkpoints.load(stage) if stage else None
     agent = make_agent("oracle" if kind == "expert" else kind, robots, driving, paths, seed=seed)
     agent.planner = Explore(agent.planner, spec, seed)

@@ -25,6 +25,10 @@ class Robot(ABC):
     spec: RobotSpec
     task: ClassVar[str] = "speed"
     """Name of the task in :mod:`mbmrl.tasks` that the robot is driven by unless told otherwise."""
+    speed: ClassVar[float | None] = None
+    """The speed that its task asks for [m/s]; the task's own where there is none."""
+    size: ClassVar[float] = 1.0
+    """Of the paths it is given, in that of a hexapod's."""
 
     @abstractmethod
     def connect(self) -> None:

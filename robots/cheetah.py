@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Complex, Float
 
 from mbmrl.spec import Field, RobotSpec
-from robots.perturbations.base import Perturbation
+from robots.perturbations.base import Perturbation, subtree
 from robots.sim import Leg, SimRobot, compiled
 
 DT = 0.05  # control period [s]
@@ -59,7 +59,7 @@ class Cheetah(SimRobot):
         super().__init__(perturb, seed)
         self._height = np.zeros(SPEC.num_obs)
         self._height[SPEC.index("z")] = self.nominal.body(self.torso).pos[2]
-        self._turns, self._levers = _mass_distribution(self.nominal)
+        self._turns, self._levers = _mass_distribution(self.nominal, _bodies(self.nominal))
 
     @classmethod
     def build(cls) -> mujoco.MjModel:
@@ -70,10 +70,18 @@ class Cheetah(SimRobot):
         spec = mujoco.MjSpec.from_file(str(files("dm_control") / "suite" / "cheetah.xml"))
         spec.compiler.settotalmass = -1
         spec.visual.global_.offwidth, spec.visual.global_.offheight = 1280, 960
+        cls.surround(spec)
         model = compiled(spec)
-        mujoco.mj_setTotalmass(model, MASS)
+        bodies = _bodies(model)
+        share = MASS / model.body_mass[bodies].sum()
+        model.body_mass[bodies] *= share
+        model.body_inertia[bodies] *= share
         mujoco.mj_setConst(model, mujoco.MjData(model))
         return model
+
+    @classmethod
+    def surround(cls, spec: mujoco.MjSpec) -> None:
+        """Change the world around the robot: here, it is the suite's."""
 
     def place(self) -> np.ndarray:
         """Fall from random joint angles and settle, as in the suite."""
@@ -93,6 +101,8 @@ class Cheetah(SimRobot):
 
         The centre of mass is the nominal robot's: a payload's place is not for it to know.
         """
+        own = len(self._turns)  # what moves besides the robot comes after it
+        qpos, qvel = qpos[..., :own], qvel[..., :own]
         levers = np.dot(np.exp(np.dot(qpos, self._turns)), self._levers)
         velocity = np.vecdot(qvel, levers)[..., None].view(float)  # vx + i vz, side by side
         obs = np.concatenate([qpos[..., 1:], velocity, qvel[..., 2:]], -1)
@@ -106,22 +116,26 @@ class Cheetah(SimRobot):
         return acts, acts[..., :0]
 
 
+def _bodies(model: mujoco.MjModel) -> list[int]:
+    return subtree(model, Cheetah.torso)
+
+
 def _mass_distribution(
-    model: mujoco.MjModel,
+    model: mujoco.MjModel, bodies: Sequence[int]
 ) -> tuple[Complex[np.ndarray, "q b"], Complex[np.ndarray, "b v"]]:
     """How the bodies turn with ``qpos``, and on which levers ``qvel`` moves the robot's centre.
 
     In the plane x + iz: ``exp(qpos @ turns)`` turns each body by its pitch, and what then is
-    ``@ levers`` is how the centre of mass moves with each joint. The world is the first body.
+    ``@ levers`` is how the centre of mass moves with each joint. Before the first of the bodies,
+    the torso, stands the world, which turns by nothing.
     """
     chain = np.eye(model.nbody)  # which bodies' joints turn each body
     centres = model.body_mass[:, None] * model.body_ipos
-    for body in range(1, model.nbody):
+    for body in bodies:
         chain[body] += chain[model.body_parentid[body]]
         centres[model.body_parentid[body]] += model.body_subtreemass[body] * model.body_pos[body]
-    joints = np.pad(chain[:, 1:], [(0, 0), (2, 0)])  # x and z turn nothing
-    joints[0] = 0
-    in_plane = (centres[:, 0] + 1j * centres[:, 2]) / model.body_subtreemass[0]
-    levers = -1j * in_plane[:, None] * joints
+    joints = np.pad(chain[np.ix_(bodies, bodies)], [(1, 0), (2, 0)])  # x and z turn nothing
+    in_plane = np.array([0, *(centres[bodies, 0] + 1j * centres[bodies, 2])])
+    levers = -1j * in_plane[:, None] / model.body_subtreemass[bodies[0]] * joints
     levers[0, :2] = 1, 1j
     return -1j * joints.T, levers

@@ -7,6 +7,7 @@ import numpy as np
 from controllers.agent import Agent, TrueModel
 from controllers.scripted import Babble
 from mbmrl import conditions, registry, tasks
+from mbmrl.compose import task_for
 from mbmrl.episode import Recorder
 from mbmrl.log import Run
 from mbmrl.loop import Clock, Loop, run
@@ -16,8 +17,8 @@ def babble(robot: str, *perturbations: str, agent: str = "default", ticks: int =
     """Drive the robot, and make up what a model would have foreseen."""
     cls = registry.load("robots", robot)
     driven = cls([conditions.parse(p) for p in perturbations], seed=0)
-    path = "eight" if cls.task == "path" else ""
-    task = tasks.make(cls.task, cls.spec, [path])
+    (path,) = tasks.usual(cls.task)
+    task = task_for(cls, [path])
     recorder, qpos = Recorder(task), []
 
     def sink(*tick: object) -> None:

@@ -447,7 +447,7 @@ def test_a_missing_leg_touches_nothing_and_weighs_nothing(robot: str) -> None:
             on.write(on.spec.rest)
             assert not floor_contacts(on, leg)
             touched += on.data.ncon
-        assert touched
+        assert touched or on.model.opt.disableflags & mujoco.mjtDisableBit.mjDSBL_CONTACT
 
 
 def measured_weight(robot: SimRobot) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 
 import mujoco
@@ -9,11 +10,15 @@ import numpy as np
 import pytest
 
 from mbmrl import registry
+from mbmrl.conditions import parse
 from mbmrl.spec import RobotSpec
 from robots.base import Robot
 from robots.cheetah import Cheetah
+from robots.fish import JOINTS, Fish
 from robots.perturbations.damaged_leg import mirror_leg
+from robots.rover import Rover
 from robots.sim import Diverged, SimRobot
+from robots.swimmer import Swimmer
 
 CLASSES = {name: registry.load("robots", name) for name in registry.names("robots")}
 ROBOTS = list(CLASSES)
@@ -195,22 +200,51 @@ def test_mirroring_twice_changes_nothing(name: str) -> None:
 
 
 def mirrored_state(robot: SimRobot) -> tuple[np.ndarray, np.ndarray]:
-    """Reflect y of a robot on a free joint, whose legs' joints are hinges."""
+    """Reflect y of a robot, free or in the plane of the floor, whose other joints are hinges.
+
+    A joint of no leg is taken to lie in the middle.
+    """
     model, qpos, qvel = robot.model, robot.data.qpos.copy(), robot.data.qvel.copy()
-    qpos[:7] *= [1, -1, 1, 1, -1, 1, -1]
-    qvel[:6] *= [1, -1, 1, -1, 1, -1]
+    straight = mujoco.MjData(model)
+    mujoco.mj_kinematics(model, straight)
+    if model.jnt_type[0] == mujoco.mjtJoint.mjJNT_FREE:
+        qpos[:7] *= [1, -1, 1, 1, -1, 1, -1]
+        qvel[:6] *= [1, -1, 1, -1, 1, -1]
+        roots = 1
+    else:
+        qpos[:3] *= [1, -1, -1]
+        qvel[:3] *= [1, -1, -1]
+        roots = 3
+    images = {model.joint(j).name: model.joint(j).name for j in range(roots, model.njnt)}
     for leg, limb in robot.legs.items():
         other = robot.legs[mirror_leg(robot, leg)]
-        for a, b in zip(limb.joints, other.joints, strict=True):
-            here, there = model.joint(a), model.joint(b)
-            sign = np.sign(here.axis * [-1, 1, -1] @ there.axis)
-            qpos[there.qposadr] = sign * robot.data.qpos[here.qposadr]
-            qvel[there.dofadr] = sign * robot.data.qvel[here.dofadr]
+        images |= dict(zip(limb.joints, other.joints, strict=True))
+    for a, b in images.items():
+        here, there = model.joint(a), model.joint(b)
+        sign = np.sign(straight.joint(a).xaxis * [-1, 1, -1] @ straight.joint(b).xaxis)
+        qpos[there.qposadr] = sign * robot.data.qpos[here.qposadr]
+        qvel[there.dofadr] = sign * robot.data.qvel[here.dofadr]
     return qpos, qvel
 
 
+def by_leg(carry: np.ndarray) -> np.ndarray:
+    """Left and right swapped of so many numbers a leg: FL FR RL RR."""
+    return carry.reshape(4, -1)[[1, 0, 3, 2]].ravel()
+
+
+def half_a_turn_on(phase: float) -> float:
+    return (phase + math.pi) % (2 * math.pi)
+
+
 MIRRORED_CARRY = {
-    "hexapod": lambda carry: np.r_[(carry[0] + math.pi) % (2 * math.pi), carry[4:7], carry[1:4]],
+    "swimmer": lambda carry: carry,
+    "fish": lambda carry: carry,
+    "rover": lambda carry: carry,
+    "hexapod": lambda carry: np.r_[half_a_turn_on(carry[0]), carry[4:7], carry[1:4]],
+    "ant": by_leg,
+    "ant_torque": by_leg,
+    "quadruped": by_leg,
+    "quadruped_gait": lambda c: np.r_[half_a_turn_on(c[0]), by_leg(c[1:5]), -c[5]],
 }
 """What each robot's command generator remembers, seen in the mirror."""
 
@@ -286,6 +320,119 @@ def test_cheetah_counts_its_turns() -> None:
     )
     assert (after - before)[pitch] == pytest.approx(2 * math.pi)
     np.testing.assert_allclose(np.delete(after, pitch), np.delete(before, pitch), atol=1e-12)
+
+
+def as_in_the_suite(module: str, *args: int) -> mujoco.MjModel:
+    """The suite's own model of a robot, compiled by the suite."""
+    suite = importlib.import_module(f"dm_control.suite.{module}")
+    return suite.Physics.from_xml_string(*suite.get_model_and_assets(*args)).model.ptr
+
+
+def joint_accelerations(
+    model: mujoco.MjModel, qpos: dict[str, float], ctrl: dict[str, float]
+) -> dict[str, float]:
+    """Of the hinges, at joint angles, at rest, under commands."""
+    data = mujoco.MjData(model)
+    for joint, angle in qpos.items():
+        data.joint(joint).qpos = angle
+    for actuator, command in ctrl.items():
+        data.actuator(actuator).ctrl = command
+    mujoco.mj_forward(model, data)
+    return {joint: float(data.joint(joint).qacc[0]) for joint in qpos}
+
+
+def test_swimmer_is_the_one_of_the_suite() -> None:
+    rng = np.random.default_rng(0)
+    ours, suites = Swimmer.build(), as_in_the_suite("swimmer", 6)
+    for _ in range(5):
+        angles = {f"joint_{i}": rng.uniform(-1, 1) for i in range(5)}
+        torques = rng.uniform(-1, 1, 5)
+        of_ours, of_suites = (
+            joint_accelerations(model, angles, {f"{name}_{i}": u for i, u in enumerate(torques)})
+            for model, name in ((ours, "torque"), (suites, "motor"))
+        )
+        assert of_ours == pytest.approx(of_suites, rel=1e-6)
+    np.testing.assert_allclose(ours.jnt_range[3:], suites.jnt_range[3:], atol=1e-12)
+    assert ours.opt.density == suites.opt.density == 3000
+
+
+def test_fish_flaps_its_fins_as_the_suites_does() -> None:
+    rng = np.random.default_rng(0)
+    ours, suites = Fish.build(), as_in_the_suite("fish")
+    same = ("tail", "tail_twist", "finleft_pitch", "finright_pitch")
+    for _ in range(5):
+        angles = dict(zip(JOINTS, rng.uniform(-1, 1, len(JOINTS)), strict=True))
+        angles["finleft_roll"] = -angles["finright_roll"]
+        ctrl = dict(zip(same, rng.uniform(-1, 1, 4), strict=True))
+        flap = rng.uniform(-1, 1)
+        of_ours, of_suites = (
+            joint_accelerations(model, angles, ctrl | fins)
+            for model, fins in (
+                (ours, {"finleft_roll": -flap, "finright_roll": flap}),
+                (suites, {"fins_flap": flap}),
+            )
+        )
+        assert of_ours == pytest.approx(of_suites, rel=1e-6)
+
+
+def test_swimmer_is_where_its_centre_of_mass_is() -> None:
+    robot, rng = make("swimmer"), np.random.default_rng(0)
+    data = mujoco.MjData(robot.nominal)
+    for _ in range(10):
+        data.qpos[:], data.qvel[:] = rng.normal(size=(2, robot.nominal.nq))
+        mujoco.mj_forward(robot.nominal, data)
+        mujoco.mj_subtreeVel(robot.nominal, data)
+        x, y, yaw, vx, vy = robot.observe(data.qpos, data.qvel, robot.carry)[:5]
+        np.testing.assert_allclose([x, y], data.subtree_com[1, :2], atol=1e-12)
+        along = [math.cos(yaw) * vx - math.sin(yaw) * vy, math.sin(yaw) * vx + math.cos(yaw) * vy]
+        np.testing.assert_allclose(along, data.subtree_linvel[1, :2], atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["swimmer", "fish"])
+def test_who_swims_faces_along_its_x(name: str) -> None:
+    model = CLASSES[name].build()
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    front, back = ("nose", "inertial") if name == "swimmer" else ("mouth", "tail2")
+    ahead = data.geom(front).xpos - data.geom(back).xpos
+    np.testing.assert_allclose(ahead / np.linalg.norm(ahead), [1, 0, 0], atol=1e-6)
+
+
+def test_fish_at_rest_stays_in_the_water_where_it_is() -> None:
+    robot = make("fish")
+    robot.data.qpos[7:] = 0.0
+    before = robot.read()
+    np.testing.assert_allclose(drive(robot, np.zeros((50, 6)))[-1], before, atol=1e-6)
+
+
+def test_rover_weighs_what_the_real_one_weighs() -> None:
+    assert Rover.build().body_mass.sum() == pytest.approx(16.523 + 4 * 0.477)
+
+
+def test_rover_drives_straight_on_rolling_wheels_and_slips_in_a_turn() -> None:
+    robot = make("rover")
+    speed = 10.0  # [rad/s]
+    rolling = speed * 0.098
+    vx, yaw_rate = robot.spec.index(["vx", "yaw_rate"])
+    straight = drive(robot, np.full((30, 4), speed))[-1]
+    assert straight[vx] == pytest.approx(rolling, rel=0.02)
+    robot.reset()
+    turning = drive(robot, np.tile(speed * np.array([-1, 1, -1, 1]), (30, 1)))[10:]
+    without_slip = 2 * rolling / 0.37559
+    assert 0.2 < turning[:, yaw_rate].mean() / without_slip < 0.8
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.3])
+def test_rover_stops_as_far_as_coulomb_says(scale: float) -> None:
+    """Its wheels seize at full speed: v² / (2 µ g)."""
+    robot = Rover([parse(f"friction:scale={scale}")])
+    robot.reset()
+    robot.data.qvel[0] = speed = 1.5
+    start = robot.data.qpos[:2].copy()
+    robot.model.dof_frictionloss[6:] = 1e6
+    mujoco.mj_step(robot.model, robot.data, 1000)
+    slid = np.linalg.norm(robot.data.qpos[:2] - start)
+    assert slid == pytest.approx(speed**2 / (2 * 0.7 * scale * 9.81), rel=0.05)
 
 
 @pytest.mark.parametrize("name", SIMULATED)

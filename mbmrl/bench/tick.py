@@ -14,7 +14,7 @@ from rich.table import Table
 from controllers.agent import LearnedModel
 from controllers.base import SamplingPlanner
 from mbmrl import checkpoint as checkpoints
-from mbmrl import registry
+from mbmrl import registry, tasks
 from mbmrl.bench.turns import in_turn, products
 from mbmrl.checkpoint import Checkpoint
 from mbmrl.compose import make_agent
@@ -86,7 +86,7 @@ def bench(name: str) -> Speed:
     checkpoint = checkpoints.for_robot(cls.spec, None) if shipped else untrained(cls.spec)
     robot = cls()
     with robot:
-        agent = make_agent("default", [robot], checkpoint, ["eight"])
+        agent = make_agent("default", [robot], checkpoint, tasks.usual(cls.task))
         warm_up = checkpoint.window
         log = run_episodes([robot], agent, (warm_up + TICKS) * cls.spec.dt)
     took = 1e3 * log.took[warm_up:]
