@@ -67,6 +67,21 @@ class Settings:
         )
 
 
+# Legs swing to and fro within the horizon: many knots, and noise enough to find a stride at all.
+JOINT_TARGETS = Settings(
+    hidden=(256, 256),
+    plan={"horizon": 16, "num_samples": (96, 64, 64), "num_knots": 8, "init_std": 1.0},
+    true_plan={"horizon": 16, "num_samples": (64, 64, 64), "num_knots": 8, "init_std": 1.0},
+    episode_s=10.0,
+    babble=192,
+    expert=32,
+    rounds=2,
+    on_policy=144,
+    lanes=16,
+    fit=FitConfig(updates=5000),
+    minutes=45.0,
+)
+
 SETTINGS: dict[str, Settings] = {
     "hexapod": Settings(
         hidden=(256, 256),
@@ -91,7 +106,21 @@ SETTINGS: dict[str, Settings] = {
         fit=FitConfig(updates=5000),
         minutes=25.0,
     ),
+    "ant": JOINT_TARGETS,
+    "ant_torque": JOINT_TARGETS,
+    "quadruped": JOINT_TARGETS,
+    "quadruped_gait": Settings(
+        hidden=(256, 256),
+        held_back=4,
+        plan={"num_samples": (64, 48, 32)},
+        true_plan={"horizon": 10, "num_samples": (32, 24)},
+        rounds=2,
+        on_policy=288,
+        fit=FitConfig(updates=6000),
+        minutes=20.0,
+    ),
 }
+SETTINGS["pier"] = SETTINGS["cheetah"]
 
 
 def settings_for(robot: str) -> Settings:

@@ -106,8 +106,9 @@ def test_unknown_tasks_and_paths_are_refused_with_those_there_are() -> None:
 def test_every_course_can_be_made_and_the_usual_ones_are_some_of_them(task: str) -> None:
     spec = {"speed": RUNNER}.get(task, WALKER)
     every = tasks.COURSES[task] or [""]
-    assert tasks.make(task, spec, every).cost(torch.zeros(len(every), 1, 1, spec.num_obs),
-        torch.zeros(len(every), 1, 1, spec.num_act)).shape == (len(every), 1)
+    assert tasks.make(task, spec, every).cost(
+        torch.zeros(len(every), 1, 1, spec.num_obs), torch.zeros(len(every), 1, 1, spec.num_act)
+    ).shape == (len(every), 1)
     assert set(tasks.usual(task, 2)) <= set(every)
     assert tasks.usual(task) == (every[-1],)
 
@@ -264,7 +265,12 @@ def test_commands_change_when_they_are_due_and_come_round_again() -> None:
 
 def test_as_commanded_all_is_gained_and_standing_still_nothing() -> None:
     task = VelocityTask(WALKER, ("forward",), speed=0.5)
-    for velocity, gained in (({"vx": 0.5}, 1.0), ({"vx": 0.25}, 0.5), ({}, 0.0), ({"vx": 1.0}, 0.0)):
+    for velocity, gained in (
+        ({"vx": 0.5}, 1.0),
+        ({"vx": 0.25}, 0.5),
+        ({}, 0.0),
+        ({"vx": 1.0}, 0.0),
+    ):
         _, gains = drive_at(task, 3.0, **velocity)
         assert gains[-1] == pytest.approx(gained, abs=0.01)
     _, gains = drive_at(task, 3.0, vx=0.5, yaw_rate=task.TURN / 2)

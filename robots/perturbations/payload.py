@@ -85,7 +85,7 @@ def _steiner(mass: float, offset: np.ndarray) -> np.ndarray:
 
 
 def _robot_mass(robot: SimRobot) -> float:
-    return float(robot.nominal.body_mass.sum())
+    return float(robot.nominal.body(robot.torso).subtreemass[0])
 
 
 def _reach(robot: SimRobot) -> float:
