@@ -67,11 +67,13 @@ class Settings:
         )
 
 
-# Legs swing to and fro within the horizon: many knots, and noise enough to find a stride at all.
+# Legs swing to and fro within the horizon: a knot a step, and slow noise that is wide enough to
+# find a stride at all.
+STRIDES = {"horizon": 12, "num_knots": None, "noise_beta": 1.0, "init_std": 1.0}
 JOINT_TARGETS = Settings(
     hidden=(256, 256),
-    plan={"horizon": 16, "num_samples": (96, 64, 64), "num_knots": 8, "init_std": 1.0},
-    true_plan={"horizon": 16, "num_samples": (64, 64, 64), "num_knots": 8, "init_std": 1.0},
+    plan=STRIDES | {"num_samples": (96, 64, 64)},
+    true_plan=STRIDES | {"num_samples": (64, 64, 64)},
     episode_s=10.0,
     babble=192,
     expert=32,

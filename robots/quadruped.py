@@ -18,7 +18,7 @@ TAU = 0.05  # time constant of the target filter [s]
 JOINTS = ("abduction", "hip", "knee")
 LINK = 0.2  # length of thigh and of shank [m]
 STANCE = (0.0, 0.9, -1.8)  # abduction, hip, knee [rad]
-REACH = (0.2, 0.5, 0.5)  # of a target from the stance [rad]
+REACH = (0.25, 0.5, 0.5)  # of a target from the stance [rad]
 KP, KD = 100.0, 2.0  # of the servos [N m/rad, N m s/rad]
 TORQUE = 33.5  # at most [N m]
 
