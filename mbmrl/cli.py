@@ -684,10 +684,8 @@ def _condition(cls: type[SimRobot], texts: Sequence[str], seconds: float) -> Con
     return condition
 
 
-def _paths(
-    cls: type[Robot], wanted: tuple[str, ...] | None, count: int
-) -> tuple[str, ...]:
-    """Names of what is to be followed, so many where nothing is wanted; an empty one for nothing."""
+def _paths(cls: type[Robot], wanted: tuple[str, ...] | None, count: int) -> tuple[str, ...]:
+    """Names of what to follow, so many where nothing is wanted; an empty one for no choice."""
     from mbmrl import tasks
 
     known = tasks.COURSES[cls.task]

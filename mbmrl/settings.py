@@ -80,6 +80,24 @@ BODY = (
 )
 """What happens to the body of a robot that walks."""
 
+# Legs swing to and fro within the horizon: a knot a step, and slow noise that is wide enough to
+# find a stride at all.
+STRIDES = {"horizon": 12, "num_knots": None, "noise_beta": 1.0, "init_std": 1.0}
+JOINT_TARGETS = Settings(
+    hidden=(256, 256),
+    plan=STRIDES | {"num_samples": (96, 64, 64)},
+    true_plan=STRIDES | {"num_samples": (64, 64, 64)},
+    episode_s=10.0,
+    babble=192,
+    expert=32,
+    rounds=2,
+    on_policy=144,
+    lanes=16,
+    fit=FitConfig(updates=5000),
+    minutes=45.0,
+    perturbations=BODY,
+)
+
 SETTINGS: dict[str, Settings] = {
     "hexapod": Settings(
         hidden=(256, 256),
@@ -127,7 +145,22 @@ SETTINGS: dict[str, Settings] = {
         plan={"num_samples": (96, 64, 48)},
         true_plan={"num_samples": (48, 32, 24)},
     ),
+    "ant": JOINT_TARGETS,
+    "ant_torque": JOINT_TARGETS,
+    "quadruped": JOINT_TARGETS,
+    "quadruped_gait": Settings(
+        hidden=(256, 256),
+        held_back=4,
+        plan={"num_samples": (64, 48, 32)},
+        true_plan={"horizon": 10, "num_samples": (32, 24)},
+        rounds=2,
+        on_policy=288,
+        fit=FitConfig(updates=6000),
+        minutes=20.0,
+        perturbations=BODY,
+    ),
 }
+SETTINGS["pier"] = SETTINGS["cheetah"]
 
 
 def settings_for(robot: str) -> Settings:

@@ -13,7 +13,7 @@ from robots.legged import LEGS, SETTLE_S, JointTargets, joint_spec, limbs, obser
 from robots.sim import Leg, SimRobot, compiled
 
 DT = 0.05  # control period [s]
-TIMESTEP = 0.005  # simulation step [s]
+TIMESTEP = 0.01  # simulation step [s]
 TAU = 0.05  # time constant of the target filter [s]
 
 JOINTS = ("hip", "ankle")

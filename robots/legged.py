@@ -1,4 +1,4 @@
-"""What the four-legged robots share: what they measure, how they mirror, and the world they are in."""
+"""What the four-legged robots share: what they measure, how they mirror, and their world."""
 
 from __future__ import annotations
 

@@ -11,20 +11,20 @@ import numpy as np
 from robots.legged import LEGS, JointTargets, joint_spec, limbs, world
 from robots.sim import Leg, compiled
 
-DT = 0.04  # control period [s]
-TIMESTEP = 0.005  # simulation step [s]
-TAU = 0.04  # time constant of the target filter [s]
+DT = 0.05  # control period [s]
+TIMESTEP = 0.01  # simulation step [s]
+TAU = 0.05  # time constant of the target filter [s]
 
 JOINTS = ("abduction", "hip", "knee")
 LINK = 0.2  # length of thigh and of shank [m]
-STANCE = (0.0, 0.8, -1.6)  # abduction, hip, knee [rad]
+STANCE = (0.0, 0.9, -1.8)  # abduction, hip, knee [rad]
 REACH = (0.25, 0.5, 0.5)  # of a target from the stance [rad]
 KP, KD = 100.0, 2.0  # of the servos [N m/rad, N m s/rad]
 TORQUE = 33.5  # at most [N m]
 
 
 class Quadruped(JointTargets):
-    """Quadruped of 12.8 kg, 12 position servos; action: joint targets around a stance, 25 Hz.
+    """Quadruped of 12.8 kg, 12 position servos; action: joint targets around a stance, 20 Hz.
 
     Dimensions, masses, joint ranges and torque limits are those of the Unitree A1 as its maker
     describes it (github.com/unitreerobotics/unitree_ros, a1_description), with inertias of simple
@@ -34,7 +34,7 @@ class Quadruped(JointTargets):
 
     name: ClassVar[str] = "quadruped"
     task: ClassVar[str] = "velocity"
-    speed: ClassVar[float] = 0.5
+    speed: ClassVar[float] = 0.4
     spec = joint_spec("quadruped", DT, JOINTS, keep=math.exp(-DT / TAU))
     legs: ClassVar[dict[str, Leg]] = limbs("hip", "knee", "abduction")
     stance = np.tile(STANCE, len(LEGS))

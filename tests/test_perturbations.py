@@ -250,7 +250,7 @@ def test_what_is_drawn_together_can_act_together(robot: str) -> None:
     for count in (1, 2, 3):
         condition = conditions.sample(CLASSES[robot](), rng, "train", count)
         assert len(condition) == count
-        on = CLASSES[robot](starting(condition, 0.1))
+        on = CLASSES[robot](starting(condition, CLASSES[robot].spec.dt))
         on.reset()
         on.write(on.spec.rest)
         on.write(on.spec.rest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import math
 
@@ -12,6 +13,7 @@ import pytest
 from mbmrl import registry
 from mbmrl.conditions import parse
 from mbmrl.spec import RobotSpec
+from robots import pier
 from robots.base import Robot
 from robots.cheetah import Cheetah
 from robots.fish import JOINTS, Fish
@@ -433,6 +435,85 @@ def test_rover_stops_as_far_as_coulomb_says(scale: float) -> None:
     mujoco.mj_step(robot.model, robot.data, 1000)
     slid = np.linalg.norm(robot.data.qpos[:2] - start)
     assert slid == pytest.approx(speed**2 / (2 * 0.7 * scale * 9.81), rel=0.05)
+
+
+def test_quadruped_weighs_what_its_parts_do() -> None:
+    model = CLASSES["quadruped"].build()
+    assert model.body_mass.sum() == pytest.approx(6.0 + 4 * (0.595 + 0.888 + 0.151 + 0.06))
+
+
+@pytest.mark.parametrize("name", ["ant", "quadruped"])
+def test_stands_on_its_feet_when_told_nothing(name: str) -> None:
+    robot = make(name)
+    before, (z,) = robot.read(), robot.spec.index("z")
+    seen = drive(robot, np.zeros((40, robot.spec.num_act)))
+    np.testing.assert_allclose(seen[:, z], before[z], atol=0.03)
+    assert (np.abs(seen[-1, robot.spec.index(["vx", "vy", "vz"])]) < 0.01).all()
+    touching = {sorted(robot.model.geom_bodyid[c.geom])[1] for c in robot.data.contact}
+    assert touching == {robot.model.geom(f"{leg}_foot").bodyid[0] for leg in robot.legs}
+
+
+@pytest.mark.parametrize("name", ["ant", "quadruped"])
+def test_a_joint_in_the_air_goes_where_it_is_told(name: str) -> None:
+    robot = make(name)
+    joints = [f.name.removesuffix("_offset") for f in robot.spec.act]
+    robot.model = copy.copy(robot.model)
+    robot.model.opt.gravity[:] = 0.0
+    robot.data.qpos[2] += 1.0
+    for act in 0.5 * np.eye(len(joints)):
+        seen = drive(robot, np.tile(act, (30, 1)))[-1]
+        moved = seen[robot.spec.index(joints)] - robot.stance
+        np.testing.assert_allclose(moved, robot.reach * act, atol=0.02)
+
+
+def test_quadruped_trots_forward_and_turns_when_told() -> None:
+    robot = make("quadruped_gait")
+    straight = drive(robot, np.tile([0.6, 0.6, 0.6, 0.6, 0.0], (30, 1)))[-1]
+    robot.reset()
+    left = drive(robot, np.tile([0.3, 0.3, 0.3, 0.3, 0.5], (30, 1)))[-1]
+    x, yaw, z = robot.spec.index(["x", "yaw", "z"])
+    assert straight[x] > 0.5
+    assert abs(straight[yaw]) < 0.3
+    assert left[yaw] > 0.5
+    assert min(straight[z], left[z]) > 0.22
+
+
+def test_ant_torque_is_the_ant_with_motors_for_servos() -> None:
+    servos, motors = CLASSES["ant"].build(), CLASSES["ant_torque"].build()
+    np.testing.assert_array_equal(servos.body_mass, motors.body_mass)
+    np.testing.assert_array_equal(servos.actuator_forcerange[:, 1], motors.actuator_gear[:, 0])
+    assert not motors.actuator_biasprm.any()
+
+
+def test_a_pier_is_afloat_and_sinks_as_archimedes_says() -> None:
+    """A load displaces its own mass of water; less gravity changes nothing, as both weigh less."""
+    model = CLASSES["pier"].build()
+    data, load = mujoco.MjData(model), 10.0
+    data.qpos[1] = 5.0  # the robot is far above
+    model.dof_damping[9:] = 200.0
+    for gravity in (9.81, 3.0):
+        model.opt.gravity[2] = -gravity
+        mujoco.mj_forward(model, data)
+        np.testing.assert_allclose(data.qacc[9:], 0, atol=1e-9)
+    model.opt.gravity[2] = -9.81
+    block = model.body("block3").id
+    for _ in range(3000):
+        data.qpos[1], data.qvel[:9] = 5.0, 0.0
+        data.xfrc_applied[block, 2] = -load * 9.81
+        mujoco.mj_step(model, data)
+    heave = model.joint("heave3").qposadr[0]
+    immersed = load / (pier.DENSITY * pier.LENGTH * pier.WIDTH)
+    assert data.qpos[heave] == pytest.approx(-immersed, rel=1e-3)
+    assert immersed < pier.HEIGHT * (1 - pier.WOOD / pier.DENSITY)  # not awash
+
+
+def test_a_pier_is_long_enough_and_not_what_the_cheetah_sees() -> None:
+    robot, cheetah = make("pier"), make("cheetah")
+    assert pier.BLOCKS * (pier.LENGTH + pier.GAP) - pier.BEHIND > 15 * 2.5
+    robot.data.qpos[: cheetah.model.nq] = cheetah.data.qpos
+    robot.data.qvel[: cheetah.model.nv] = cheetah.data.qvel
+    robot.data.qpos[cheetah.model.nq :] = 0.1
+    np.testing.assert_allclose(robot.read(), cheetah.read(), atol=1e-12)
 
 
 @pytest.mark.parametrize("name", SIMULATED)
