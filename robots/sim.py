@@ -138,7 +138,7 @@ class SimRobot(Robot):
         mujoco.mj_kinematics(self.model, self.data)
         self._switch()
         mujoco.mj_forward(self.model, self.data)
-        self._sense()
+        self._sensed = None
 
     def read(self) -> Float[np.ndarray, " o"]:
         """What the sensors tell now; the same however often it is called."""
@@ -179,8 +179,8 @@ class SimRobot(Robot):
             or self.data.warning[mujoco.mjtWarning.mjWARN_BADQACC].number
         ):
             raise Diverged(f"{self.spec.name}: the simulation diverged at {self.time:.2f} s")
+        self._sense()  # by what acted so far: an onset changes nothing that was before it
         self._switch()
-        self._sense()
         return sent
 
     def stop(self) -> None:
@@ -197,14 +197,6 @@ class SimRobot(Robot):
     def active(self) -> tuple[Perturbation, ...]:
         """The perturbations that act now."""
         return tuple(acting.cause for acting in self._acting.values())
-
-    def show(self, qpos: Float[np.ndarray, " q"], time: float) -> mujoco.MjModel:
-        """The model as it is with the robot in this state at this time [s], for pictures."""
-        self.data.qpos[:], self.data.time = qpos, time
-        mujoco.mj_kinematics(self.nominal, self.data)
-        self._switch()
-        self._apply()
-        return self.model
 
     def true_rollout(
         self, acts: Float[np.ndarray, "n h u"], *, perturbed: bool = True
@@ -332,10 +324,7 @@ def compiled(spec: mujoco.MjSpec) -> mujoco.MjModel:
     return model
 
 
-PHYSICS = (
-    "actuator_", "body_", "dof_", "eq_", "geom_", "hfield_", "jnt_", "pair_", "qpos", "site_",
-    "tendon_",
-)  # fmt: skip
+PHYSICS = tuple("actuator_ body_ dof_ eq_ geom_ hfield_ jnt_ pair_ qpos site_ tendon_".split())
 """How the fields of a model begin that perturbations may write to, beside its options."""
 
 
