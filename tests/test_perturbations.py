@@ -437,6 +437,17 @@ def test_weak_motors_on_one_side() -> None:
 
 
 @pytest.mark.parametrize("robot", SIMULATED)
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("other", ["damping:spring=1000", "medium:density=500,viscosity=2"])
+def test_what_is_missing_is_moved_by_nothing(robot: str, order: int, other: str) -> None:
+    leg = next(iter(CLASSES[robot].legs))
+    on = make(robot, *[f"damaged_leg:leg={leg},mode=missing", other][::order])
+    assert np.isfinite(drive(on, 30)).all()
+    fast = np.array([on.data.joint(joint).qvel[0] for joint in on.legs[leg].joints])
+    assert np.abs(fast).max() < 100.0
+
+
+@pytest.mark.parametrize("robot", SIMULATED)
 def test_a_missing_leg_touches_nothing_and_weighs_nothing(robot: str) -> None:
     for leg in CLASSES[robot].legs:
         on = make(robot, f"damaged_leg:leg={leg},mode=missing")
