@@ -437,17 +437,6 @@ def test_weak_motors_on_one_side() -> None:
 
 
 @pytest.mark.parametrize("robot", SIMULATED)
-@pytest.mark.parametrize("order", [1, -1])
-@pytest.mark.parametrize("other", ["damping:spring=1000", "medium:density=500,viscosity=2"])
-def test_what_is_missing_is_moved_by_nothing(robot: str, order: int, other: str) -> None:
-    leg = next(iter(CLASSES[robot].legs))
-    on = make(robot, *[f"damaged_leg:leg={leg},mode=missing", other][::order])
-    assert np.isfinite(drive(on, 30)).all()
-    fast = np.array([on.data.joint(joint).qvel[0] for joint in on.legs[leg].joints])
-    assert np.abs(fast).max() < 100.0
-
-
-@pytest.mark.parametrize("robot", SIMULATED)
 def test_a_missing_leg_touches_nothing_and_weighs_nothing(robot: str) -> None:
     for leg in CLASSES[robot].legs:
         on = make(robot, f"damaged_leg:leg={leg},mode=missing")
@@ -963,3 +952,19 @@ def test_slippery_feet_on_one_side_need_no_priority_over_the_floor() -> None:
         for leg in on.legs:
             felt[leg[0]] |= {round(f, 6) for f in floor_contacts(on, leg)}
     assert felt == {"L": {0.3}, "R": {1.0}}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("other", ["damping:spring=1000", "medium:density=500,viscosity=50"])
+def test_what_is_missing_is_moved_by_nothing_else(order: int, other: str) -> None:
+    """A thousandth of the mass would swing thirty times as fast, and be stopped at once by drag."""
+    on = cart(*["damaged_leg:leg=arm,mode=missing", other][::order])
+    on.data.qvel[:] = 0.0, 1.0
+    live(on, 0.5)
+    assert on.data.qvel[1] == pytest.approx(1.0, rel=0.01)
+
+
+@pytest.mark.parametrize("robot", [n for n in SIMULATED if CLASSES[n].legs])
+def test_the_rest_goes_on_without_a_leg(robot: str) -> None:
+    for leg in CLASSES[robot].legs:
+        assert np.isfinite(drive(make(robot, f"damaged_leg:leg={leg},mode=missing"), 60)).all()

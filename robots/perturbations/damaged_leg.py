@@ -16,6 +16,7 @@ from robots.perturbations.base import (
     Split,
     damage_joint,
     in_range,
+    lock_joint,
     one_of,
     subtree,
 )
@@ -70,11 +71,15 @@ class DamagedLeg(Perturbation):
     def _remove(self, model: mujoco.MjModel, robot: SimRobot) -> None:
         """A thousandth of the mass is left: a massless body has no dynamics.
 
-        So little that neither a medium nor a stiffer spring may act on it.
+        So little that neither a medium nor a stiffer spring may act on it; and where its medium
+        was all that damped it, what is left is stiff.
         """
-        for joint in robot.legs[self.leg].joints:
-            model.joint(joint).stiffness = robot.nominal.joint(joint).stiffness
-        for b in subtree(model, robot.legs[self.leg].body):
+        bodies = subtree(model, robot.legs[self.leg].body)
+        for j in np.flatnonzero(np.isin(model.jnt_bodyid, bodies)):
+            model.jnt_stiffness[j] = robot.nominal.jnt_stiffness[j]
+            if robot.nominal.opt.density:
+                lock_joint(model, model.joint(j).name)
+        for b in bodies:
             model.body_mass[b] *= 1e-3
             model.body_inertia[b] *= 1e-3
             of_body = model.geom_bodyid == b
