@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -88,21 +89,26 @@ def _one(perturbation: Perturbation, timing: bool) -> str:
 
 def allowed(robot: SimRobot) -> list[type[Perturbation]]:
     """The registered perturbations that the robot can be subjected to."""
-    found = []
-    for name in registry.names("perturbations"):
+    return _allowed(type(robot), tuple(registry.names("perturbations")))
+
+
+def kinds_for(robot: SimRobot) -> list[type[Perturbation]]:
+    """What is drawn for the robot and is in its suites: its own list, or all that it allows."""
+    own = settings_for(robot.spec.name).perturbations
+    return _allowed(type(robot), tuple(sorted(own))) if own else allowed(robot)
+
+
+@cache
+def _allowed(robot: type[SimRobot], names: tuple[str, ...]) -> list[type[Perturbation]]:
+    probe, found = robot(), []
+    for name in names:
         cls = registry.load("perturbations", name)
         try:
-            cls.sample(robot, np.random.default_rng(0), "train").check(robot)
+            cls.sample(probe, np.random.default_rng(0), "train").check(probe)
         except PerturbationError:
             continue
         found.append(cls)
     return found
-
-
-def kinds_for(robot: SimRobot) -> list[type[Perturbation]]:
-    """Those of them that are drawn for the robot and listed in its suites."""
-    own = settings_for(robot.spec.name).perturbations
-    return [cls for cls in allowed(robot) if not own or cls.name in own]
 
 
 def sample(robot: SimRobot, rng: np.random.Generator, split: Split, count: int) -> Condition:

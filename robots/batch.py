@@ -71,5 +71,6 @@ class SimBatch:
             mujoco.mj_getState(robot.model, robot.data, state, STATE)
         ctrl = np.repeat(ctrl, robots[0].substeps // ctrl.shape[1], axis=1)
         ends, _ = self._rollout([robot.model for robot in robots], self._data, states, ctrl)
-        for robot, state in zip(robots, ends[:, -1], strict=True):
+        for robot, state, last in zip(robots, ends[:, -1], ctrl[:, -1], strict=True):
             mujoco.mj_setState(robot.model, robot.data, state, STATE)
+            robot.data.ctrl[:] = last

@@ -155,7 +155,7 @@ class SimRobot(Robot):
         mujoco.mj_kinematics(self.model, self.data)
         self._switch()
         mujoco.mj_forward(self.model, self.data)
-        self._sense()
+        self._sensed = None
 
     def read(self) -> Float[np.ndarray, " o"]:
         """What the sensors tell now; the same however often it is called."""
@@ -200,14 +200,6 @@ class SimRobot(Robot):
         """The perturbations that act now."""
         return tuple(acting.cause for acting in self._acting.values())
 
-    def show(self, qpos: Float[np.ndarray, " q"], time: float) -> mujoco.MjModel:
-        """The model as it is with the robot in this state at this time [s], for pictures."""
-        self.data.qpos[:], self.data.time = qpos, time
-        mujoco.mj_kinematics(self.nominal, self.data)
-        self._switch()
-        self._apply()
-        return self.model
-
     @property
     def alone(self) -> bool:
         """Whether what acts on it now has to be looked after within a control period."""
@@ -248,8 +240,8 @@ class SimRobot(Robot):
         if not sum(map(abs, self.data.qvel.tolist())) < TOO_FAST:  # NaN is not, either
             raise Diverged(f"{self.spec.name}: the simulation diverged at {self.time:.2f} s")
         if self.perturb:
+            self._sense()  # by what acted so far: an onset changes nothing that was before it
             self._switch()
-            self._sense()
 
     def under(self, condition: Sequence[Perturbation]) -> mujoco.MjModel:
         """A model of the robot with these perturbations, whatever acts on it now."""
@@ -317,6 +309,7 @@ class SimRobot(Robot):
             self._apply()
 
     def _begin(self, cause: Perturbation) -> _Acting:
+        mujoco.mj_kinematics(self.model, self.data)  # a simulation leaves its last step's places
         self.came.setdefault(cause.onset, self.data.body(self.torso).xpos[:2].copy())
         full = cause.at(math.inf)
         return _Acting(cause, full.actuator_memory(self), full.sensor_memory(self))
@@ -394,10 +387,7 @@ def compiled(spec: mujoco.MjSpec) -> mujoco.MjModel:
     return model
 
 
-PHYSICS = (
-    "actuator_", "body_", "dof_", "eq_", "geom_", "hfield_", "jnt_", "pair_", "qpos", "site_",
-    "tendon_",
-)  # fmt: skip
+PHYSICS = tuple("actuator_ body_ dof_ eq_ geom_ hfield_ jnt_ pair_ qpos site_ tendon_".split())
 """How the fields of a model begin that perturbations may write to, beside its options."""
 
 

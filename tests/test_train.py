@@ -381,7 +381,7 @@ def test_minutes_scale_the_work() -> None:
 @pytest.fixture(scope="module")
 def babbled() -> Episodes:
     job = Job(ROBOT, Path("unused"), 0, TINY)
-    return collect(job, "babble", 80, [0, 0, 0])
+    return collect(job, "babble", 240, [0, 0, 0])
 
 
 def test_known_mistake_9_the_data_are_of_many_perturbations(babbled: Episodes) -> None:

@@ -16,6 +16,7 @@ from robots.perturbations.base import (
     Split,
     damage_joint,
     in_range,
+    lock_joint,
     one_of,
     subtree,
 )
@@ -62,20 +63,29 @@ class DamagedLeg(Perturbation):
         """See :class:`Perturbation`."""
         leg = robot.legs[self.leg]
         if self.mode == "missing":
-            self._remove(model, leg.body)
+            self._remove(model, robot)
         joints = leg.joints[:1] if self.mode == "reversed" else leg.joints
         for joint in joints:
             damage_joint(model, joint, self.mode, self.scale)
 
-    @staticmethod
-    def _remove(model: mujoco.MjModel, body: str) -> None:
-        """A thousandth of the mass is left: a massless body has no dynamics."""
-        for b in subtree(model, body):
+    def _remove(self, model: mujoco.MjModel, robot: SimRobot) -> None:
+        """A thousandth of the mass is left: a massless body has no dynamics.
+
+        So little that neither a medium nor a stiffer spring may act on it; and where its medium
+        was all that damped it, what is left is stiff.
+        """
+        bodies = subtree(model, robot.legs[self.leg].body)
+        for j in np.flatnonzero(np.isin(model.jnt_bodyid, bodies)):
+            model.jnt_stiffness[j] = robot.nominal.jnt_stiffness[j]
+            if robot.nominal.opt.density:
+                lock_joint(model, model.joint(j).name)
+        for b in bodies:
             model.body_mass[b] *= 1e-3
             model.body_inertia[b] *= 1e-3
             of_body = model.geom_bodyid == b
             model.geom_contype[of_body] = 0
             model.geom_conaffinity[of_body] = 0
+            model.geom_fluid[of_body, 0] = 1e-9  # of the drag: at 0 MuJoCo takes the body's box
             model.geom_rgba[of_body, 3] = 0.0
 
     @classmethod

@@ -58,6 +58,9 @@ class Damping(Perturbation):
         """See :class:`Perturbation`."""
         for joint in driven(robot):
             there = model.joint(joint)
+            body = there.bodyid[0]
+            if model.body_mass[body] < robot.nominal.body_mass[body]:
+                continue  # of a leg that is missing
             inertia = 1 / robot.nominal.dof_invweight0[there.dofadr]
             there.damping += self.rate * inertia
             there.stiffness += self.spring * inertia

@@ -33,10 +33,12 @@ WEARS: dict[str, type[Perturbation]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Drift(Perturbation):
-    """One of :data:`WEARS` that grows all over the robot, as any kind does that is given a ramp.
+    """Wear: weaker motors, less friction, more play or offset, growing all over the robot.
+
+    Any other kind that has a magnitude grows as slowly when it is given a ramp.
 
     Attributes:
-        kind: what grows.
+        kind: what grows, one of :data:`WEARS`.
         to: its magnitude in the end.
         ramp: how long that takes [s].
     """

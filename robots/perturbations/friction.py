@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 
 ICE = (0.55, 0.8, 1.0, 0.45)  # the colour of slippery squares
 DRAWN = 8  # squares each way
+THICK = 0.0002  # [m]
 LEFT = Magnitude(mild=(0.25, 0.8), test=(0.08, 0.2), harsh=(0.02, 0.06))
 
 
@@ -96,20 +96,13 @@ class Friction(Perturbation):
         """The slippery squares near the robot."""
         if not self.patch:
             return []
-        near = [
-            (column, row)
-            for column in math.floor(x / self.patch) + np.arange(-DRAWN, DRAWN + 1)
-            for row in math.floor(y / self.patch) + np.arange(-DRAWN, DRAWN + 1)
-            if (column + row) % 2 == 0
-        ]
-        half, centre = self.patch / 2, 0.5
+        size = (self.patch / 2, self.patch / 2, THICK)
+        steps = range(-DRAWN, DRAWN + 1)
+        squares = [(x // self.patch + i, y // self.patch + j) for i in steps for j in steps]
         return [
-            Box(
-                (float(c + centre) * self.patch, float(r + centre) * self.patch, 0.0),
-                (half, half, 0.0002),
-                ICE,
-            )
-            for c, r in near
+            Box(((column + 0.5) * self.patch, (row + 0.5) * self.patch, 0.0), size, ICE)
+            for column, row in squares
+            if (column + row) % 2 == 0
         ]
 
     def mirrored(self, robot: SimRobot) -> Self:
