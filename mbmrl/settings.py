@@ -152,7 +152,7 @@ SETTINGS: dict[str, Settings] = {
         hidden=(256, 256),
         held_back=4,
         plan={"num_samples": (64, 48, 32)},
-        true_plan={"horizon": 10, "num_samples": (32, 24)},
+        true_plan={"horizon": 10, "num_samples": (64, 48, 32)},
         rounds=2,
         on_policy=288,
         fit=FitConfig(updates=6000),

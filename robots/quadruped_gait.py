@@ -20,6 +20,7 @@ GAIT_HZ = 2.5
 HEIGHT = 0.26  # from foot to hip in stance [m]
 STRIDE = 0.3  # swing of the leg at amplitude 1 [rad]
 SWAY = 0.15  # sideways swing of the leg at a turn of 1 [rad]
+BACKWARD = -0.3  # least amplitude: who could trot backwards as well as ahead would not turn round
 LIFT = 0.05  # of the foot in the swing phase [m]
 FILTER_TAU = 0.08  # time constant of the filter of amplitudes and turn [s]
 
@@ -43,7 +44,7 @@ SPEC = RobotSpec(
         Field("gait_cos", "1", -1, 1),
         *(Field(name, "1", -1, 1) for name in FILTERED),
     ),
-    act=tuple(Field(name, "1", -1, 1) for name in ACTIONS),
+    act=(*(Field(name, "1", BACKWARD, 1) for name in ACTIONS[:-1]), Field("turning", "1", -1, 1)),
     pose=POSE,
     known={
         "gait_sin": {"gait_sin": math.cos(PHASE), "gait_cos": math.sin(PHASE)},
