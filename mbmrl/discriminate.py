@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +27,9 @@ COLUMNS = (
 )
 
 
+UNKNOWN = Interval(math.nan, math.nan, math.nan)
+
+
 @dataclass(frozen=True)
 class Gap:
     """A robot under one perturbation; scores are means after the onset, 1 as wanted.
@@ -33,11 +37,11 @@ class Gap:
     Attributes:
         perturbation: as text; ``none`` for the undamaged robot.
         known: whether it is among the faults that ``robust`` reckons with.
-        scores: of oracle, nominal and robust.
+        scores: of oracle, nominal and robust; unknown where robust was not driven.
         over_nominal: what knowing the damage adds to the score, paired by seed.
         over_robust: what it adds to planning for all of some damages.
         falls: in how many episodes of each of the three the robot fell.
-        episodes: of each.
+        episodes: of each; the fewest.
     """
 
     perturbation: str
@@ -127,21 +131,22 @@ def suite(robot: SimRobot) -> list[Condition]:
 
 
 def gaps(record: Record, robot: str) -> list[Gap]:
-    """Each perturbation of the robot that all three agents were driven under."""
+    """Each perturbation of the robot that oracle and nominal were driven under."""
     rows, found = record.of(robot), []
     for name in dict.fromkeys(row.perturbation for row in rows):
         some = [row for row in rows if row.perturbation == name]
         own = {agent: [r for r in some if r.agent == agent] for agent in ON_THE_SIMULATOR}
-        if not all(own.values()):
+        if not (own["oracle"] and own["nominal"]):
             continue
+        robust = bool(own["robust"])
         gap = Gap(
             perturbation=name,
             known=name in record.known.get(robot, ()),
-            scores={agent: mean(some, "score", agent) for agent in own},
+            scores={a: mean(some, "score", a) if of else UNKNOWN for a, of in own.items()},
             over_nominal=difference(some, "score", "oracle", "nominal"),
-            over_robust=difference(some, "score", "oracle", "robust"),
+            over_robust=difference(some, "score", "oracle", "robust") if robust else UNKNOWN,
             falls={agent: sum(r.fell for r in of) for agent, of in own.items()},
-            episodes=min(len(of) for of in own.values()),
+            episodes=min(len(of) for of in own.values() if of),
         )
         found.append(gap)
     return found
@@ -158,7 +163,8 @@ def summary(record: Record, robot: str) -> str:
     ]
     for what, known in (("held out", False), ("that it knows", True)):
         names = {gap.perturbation for gap in found if gap.discriminates and gap.known == known}
-        if some := [row for row in record.of(robot) if row.perturbation in names]:
+        some = [row for row in record.of(robot) if row.perturbation in names]
+        if any(row.agent == "robust" for row in some):
             share = ratio(some, "score", "robust", "oracle").text()
             parts.append(f"Of those {what}, robust gets {share} of the oracle's score.")
     return " ".join(parts)

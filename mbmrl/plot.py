@@ -28,6 +28,7 @@ COLOURS = {
     "pooled": "#CC79A7",
     "oracle": "#009E73",
     "nominal": "#56B4E9",
+    "robust": "#000000",
 }
 DAMAGE = "#D32F2F"
 INK, FAINT = "#222222", "#9AA0A6"
@@ -38,6 +39,7 @@ TITLES = {
     "pooled": "pooled: no meta-learning",
     "oracle": "oracle: true simulator",
     "nominal": "nominal: undamaged simulator",
+    "robust": "robust: any of some damages",
 }
 
 STYLE: Any = {

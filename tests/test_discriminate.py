@@ -64,10 +64,16 @@ def test_of_one_episode_nothing_is_decided() -> None:
     assert not gap.discriminates and not gap.defeats_robust
 
 
-def test_a_perturbation_waits_for_all_three_agents() -> None:
+def test_a_perturbation_waits_for_oracle_and_nominal_and_can_do_without_robust() -> None:
     cut_off = record(locked=(0.9, 0.1, 0.1), slippery=(0.9, 0.1, 0.1))
-    cut_off.rows = [r for r in cut_off.rows if (r.agent, r.perturbation) != ("robust", LOCKED)]
-    assert [g.perturbation for g in discriminate.gaps(cut_off, "hexapod")] == [SLIPPERY]
+    missing = [("robust", LOCKED), ("nominal", SLIPPERY)]
+    cut_off.rows = [r for r in cut_off.rows if (r.agent, r.perturbation) not in missing]
+    (gap,) = discriminate.gaps(cut_off, "hexapod")
+    assert gap.perturbation == LOCKED
+    assert gap.discriminates and not gap.defeats_robust
+    assert gap.cells()[3] == gap.cells()[5] == "–"
+    assert gap.episodes == 5
+    assert "robust gets" not in discriminate.summary(cut_off, "hexapod")
     assert discriminate.gaps(cut_off, "cheetah") == []
 
 
@@ -147,3 +153,13 @@ def test_it_goes_on_where_it_was_cut_off(
 
     monkeypatch.setattr(evaluate, "_drive", None)  # nothing is left to drive
     assert cli.main([*args, "--episodes", "2"]) == 0
+
+
+def test_robust_can_be_spared_where_nothing_is_at_stake(tmp_path: Path) -> None:
+    file = tmp_path / "gaps.json"
+    args = ["--robot", SIM, "--seconds", "0.8", "--episodes", "2", "--json", str(file)]
+    assert cli.main(["discriminate", *args, "--robust-where-it-matters"]) == 0
+    found = discriminate.gaps(Record.load(file, 0.8), "pointmass")
+    driven = {g.perturbation for g in found if g.cells()[3] != "–"}
+    assert driven == {g.perturbation for g in found if g.discriminates}
+    assert 0 < len(driven) < len(found)

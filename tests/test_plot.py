@@ -96,7 +96,7 @@ def test_run_is_drawn_where_it_lies(tmp_path: Path) -> None:
 
 
 def test_no_two_agents_look_alike() -> None:
-    compared = [agent for agent in AGENTS if agent not in ("random", "zero")]
+    compared = [agent for agent in AGENTS if agent not in ("random", "zero", "babble")]
     assert len({plot.colour(agent) for agent in compared}) == len(compared)
     assert len({plot.title(agent) for agent in compared}) == len(compared)
 
