@@ -113,5 +113,4 @@ class QuadrupedGait(SimRobot):
             ctrl[:, t, :, 2] = -2 * bend
             if t % TICKS == TICKS - 1:
                 carries[:, t // TICKS] = np.concatenate([phase % (2 * math.pi), filtered], 1)
-        servo_steps = round(SERVO_PERIOD / TIMESTEP)
-        return np.repeat(ctrl.reshape(n, h * TICKS, -1), servo_steps, axis=1), carries
+        return ctrl.reshape(n, h * TICKS, -1), carries

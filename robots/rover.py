@@ -110,7 +110,7 @@ class Rover(SimRobot):
         self, carry: Float[np.ndarray, "n c"], acts: Float[np.ndarray, "n h u"]
     ) -> tuple[Float[np.ndarray, "n s a"], Float[np.ndarray, "n h c"]]:
         """Each speed is held for the whole control period."""
-        return np.repeat(acts, self.substeps, axis=1), np.zeros((*acts.shape[:2], 0))
+        return acts, acts[..., :0]
 
 
 def _mjcf() -> str:

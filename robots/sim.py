@@ -309,7 +309,7 @@ class SimRobot(Robot):
             self._apply()
 
     def _begin(self, cause: Perturbation) -> _Acting:
-        mujoco.mj_kinematics(self.model, self.data)  # a simulation leaves its last step's places
+        mujoco.mj_kinematics(self.model, self.data)
         self.came.setdefault(cause.onset, self.data.body(self.torso).xpos[:2].copy())
         full = cause.at(math.inf)
         return _Acting(cause, full.actuator_memory(self), full.sensor_memory(self))
@@ -319,6 +319,7 @@ class SimRobot(Robot):
         if not self._grown:
             self.model = self.nominal
             return
+        mujoco.mj_kinematics(self.model, self.data)  # some perturbations ask where the robot is
         self._copy = self._copy or _Copy(self.nominal)
         self.model = self._copy.restored()
         for perturbation in self._grown:
