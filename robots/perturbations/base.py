@@ -53,6 +53,10 @@ class Magnitude(NamedTuple):
         return float(rng.uniform(low, high))
 
 
+NO_DRAG = 1e-6
+"""Scale of a body's inertia that leaves it no drag: MuJoCo's fluid model sees a smaller box."""
+
+
 class PerturbationError(ValueError):
     """A perturbation that makes no sense, or not on this robot."""
 

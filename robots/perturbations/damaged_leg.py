@@ -11,6 +11,7 @@ import numpy as np
 
 from robots.perturbations.base import (
     FORCE_LEFT,
+    NO_DRAG,
     Perturbation,
     PerturbationError,
     Split,
@@ -74,6 +75,7 @@ class DamagedLeg(Perturbation):
         So little that neither a medium nor a stiffer spring may act on it; and where its medium
         was all that damped it, what is left is stiff.
         """
+        dry = not (model.opt.density or model.opt.viscosity)
         bodies = subtree(model, robot.legs[self.leg].body)
         for j in np.flatnonzero(np.isin(model.jnt_bodyid, bodies)):
             model.jnt_stiffness[j] = robot.nominal.jnt_stiffness[j]
@@ -81,11 +83,10 @@ class DamagedLeg(Perturbation):
                 lock_joint(model, model.joint(j).name)
         for b in bodies:
             model.body_mass[b] *= 1e-3
-            model.body_inertia[b] *= 1e-3
+            model.body_inertia[b] *= 1e-3 if dry else NO_DRAG * 1e-3
             of_body = model.geom_bodyid == b
             model.geom_contype[of_body] = 0
             model.geom_conaffinity[of_body] = 0
-            model.geom_fluid[of_body, 0] = 1e-9  # of the drag: at 0 MuJoCo takes the body's box
             model.geom_rgba[of_body, 3] = 0.0
 
     @classmethod

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from robots.perturbations.base import (
+    NO_DRAG,
     Box,
     Magnitude,
     Perturbation,
@@ -93,7 +94,8 @@ class Medium(Perturbation):
             [math.cos(self.direction), math.sin(self.direction), 0.0]
         )
         displaced = np.bincount(model.geom_bodyid, wet, model.nbody)
-        # A missing leg displaces as little as it weighs, and a payload displaces nothing.
+        # A payload displaces nothing; a missing leg as little as it weighs, and it does not drag.
+        model.body_inertia[model.body_mass < robot.nominal.body_mass] *= NO_DRAG
         mass = np.maximum(model.body_mass, robot.nominal.body_mass)
         model.body_gravcomp += self.density * displaced / np.maximum(mass, 1e-9)
 
