@@ -447,7 +447,60 @@ class Bench:
         print(turns.machine())
 
 
-COMMANDS: tuple[type[Callable[[], None]], ...] = (Demo, Run, Eval, Train, Plot, List, Info, Bench)
+@dataclass(frozen=True)
+class Ros:
+    """Run a ROS 2 node: the controller, a simulated robot behind topics, or the watchdog.
+
+    The nodes' parameters are told by `ros2 param describe`, and in docs/ros2.md.
+
+    For example:
+
+      mbmrl ros robot --set robot=hexapod
+      mbmrl ros controller --set robot=hexapod
+      mbmrl ros controller --params my_robot.yaml --remap imu=/imu/data
+    """
+
+    node: Positional[Literal["controller", "robot", "watchdog"]]
+    params: Annotated[
+        Path | None, arg(metavar="FILE", help="YAML, as ROS 2 nodes take it.")
+    ] = None
+    set: UseAppendAction[
+        Annotated[tuple[str, ...], arg(metavar="NAME=VALUE", help="A parameter; repeat it.")]
+    ] = ()
+    remap: UseAppendAction[
+        Annotated[tuple[str, ...], arg(metavar="FROM=TO", help="A topic or so; repeat it.")]
+    ] = ()
+
+    def __call__(self) -> None:
+        """Run it."""
+        from mbmrl.ros.main import serve
+
+        args = ["--ros-args"]
+        if self.params:
+            if not self.params.is_file():
+                raise UsageError(f"there is no parameter file {self.params}")
+            args += ["--params-file", str(self.params)]
+        for flag, pairs in (("-p", self.set), ("-r", self.remap)):
+            for pair in pairs:
+                if "=" not in pair:
+                    raise UsageError(f"{pair!r} is not of the form NAME=VALUE")
+                args += [flag, pair.replace("=", ":=", 1)]
+        status = serve(self.node, args)
+        if status:
+            raise SystemExit(status)
+
+
+COMMANDS: tuple[type[Callable[[], None]], ...] = (
+    Demo,
+    Run,
+    Eval,
+    Train,
+    Plot,
+    List,
+    Info,
+    Bench,
+    Ros,
+)
 
 FILE_ERRORS = (
     FileNotFoundError,
