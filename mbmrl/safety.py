@@ -19,6 +19,10 @@ class Stale(RuntimeError):
     """The robot's state is older than a decision may be made from, or has never come."""
 
 
+class Restarted(RuntimeError):
+    """The robot began anew: what it says now has nothing to do with what it said before."""
+
+
 class Unsafe(RuntimeError):
     """A command or a reading that must go no further: not finite, or outside the envelope."""
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from mbmrl.safety import Age, Envelope, Guard, Stale
+from mbmrl.safety import Age, Envelope, Guard, Restarted
 from mbmrl.spec import RobotSpec, SpecError
 from robots.base import Robot
 from robots.topics import IMU, JOINT_STATES, KNOWN, ODOM, Layout, joints
@@ -199,7 +199,8 @@ class Topics(Robot):
         """The observation that the newest samples make.
 
         Raises:
-            Stale: a sample is too old, or the robot began anew.
+            Restarted: stamps went back; the next reading will be of the new beginning.
+            Stale: a sample is too old.
             Unsafe: a joint is outside its envelope.
         """
         self.await_state(self.sync_s)
@@ -208,7 +209,8 @@ class Topics(Robot):
             self._fresh.clear()
             gone_back, self._went_back = self._went_back, ""
         if gone_back:
-            raise Stale(f"the stamps of {gone_back} went back: the robot began anew")
+            self._forget()
+            raise Restarted(f"the stamps of {gone_back} went back: the robot began anew")
         for topic, age in self.ages.items():
             age.check(now, topic)
         if JOINT_STATES in messages:

@@ -46,8 +46,9 @@ class SimClock:
         end = time.monotonic() + STANDSTILL
         with self._moved:
             while self._now() < self._deadline + self._period:
-                if self._now() < self._deadline:
+                if self._now() < self._deadline:  # it went back: whatever is there is new
                     self.align()
+                    return
                 left = end - time.monotonic()
                 if left <= 0:
                     return

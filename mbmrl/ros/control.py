@@ -11,7 +11,7 @@ import numpy as np
 
 from controllers.agent import Agent
 from mbmrl.loop import BadObservation, Loop, RobotLike, Sink
-from mbmrl.safety import InARow, Latch, Stale, Unsafe
+from mbmrl.safety import InARow, Latch, Restarted, Stale, Unsafe
 
 KEPT = 2000
 """Ticks that statistics are made of."""
@@ -34,7 +34,8 @@ class Guarded(RobotLike, Protocol):
 class Control:
     """What is done once a period.
 
-    State that is missing or stale gets the safe command at once. What is not finite, from the
+    State that is missing or stale gets the safe command at once; a robot that began anew is driven
+    on from there. What is not finite, from the
     robot or from the planner, is never sent: the last command is repeated, and the safe one sent
     after too many in a row. Nothing is learned across any of it.
 
@@ -79,7 +80,11 @@ class Control:
             if not self._begun:
                 self.loop.reset()
                 self._begun = True
-            self.loop.tick()
+            try:
+                self.loop.tick()
+            except Restarted as error:
+                self._gap(str(error))
+                self.loop.tick()
         except Stale as error:
             self._rest(str(error))
         except (BadObservation, Unsafe) as error:

@@ -44,10 +44,13 @@ class SimulatedRobot(Node):
     In real time a command acts in the period in which it arrives: the simulation stands still
     while its plan is made, as it does in ``mbmrl run``. A command stays until the next one, like
     forward_command_controller's.
+
+    Args:
+        node: for :class:`rclpy.node.Node`.
     """
 
-    def __init__(self) -> None:
-        super().__init__("mbmrl_robot")
+    def __init__(self, **node: Any) -> None:  # noqa: ANN401
+        super().__init__("mbmrl_robot", **node)
         declare(self, PARAMS)
         self.failed = threading.Event()
         p = values(self, PARAMS)
@@ -71,7 +74,7 @@ class SimulatedRobot(Node):
         self._act = spec.rest
         self._arrived = threading.Condition()
         self._new = False
-        self._again = False
+        self._next: SimRobot | None = None
         self._perturb, self._perturbed = p["perturb"], p["perturbed"]
         self._parsed(self._perturb)
         self._changed = True
@@ -93,15 +96,24 @@ class SimulatedRobot(Node):
         self._ending.set()
         self._thread.join()
 
+    def restart(self, robot: SimRobot) -> None:
+        """Begin a new episode, with this robot, when the period is over."""
+        self._next = robot
+
+    def step(self, act: np.ndarray) -> None:
+        """One period."""
+        self.robot.write(act)
+
     def _run(self) -> None:
-        robot, clock = self.robot, Clock(self.robot.spec.dt, real_time=self._real_time)
+        clock = Clock(self.robot.spec.dt, real_time=self._real_time)
         try:
-            robot.reset()
+            self.restart(self.robot)
             clock.start()
             while not self._ending.is_set():
-                if self._again:
-                    self._again, self._changed = False, True
-                    robot.reset()
+                if self._next is not None:
+                    self.robot, self._next = self._next, None
+                    self.robot.reset()
+                    self._act, self._changed = self.robot.spec.rest, bool(self._perturb)
                 self._perturb_now()
                 with self._arrived:
                     self._new = False
@@ -112,10 +124,10 @@ class SimulatedRobot(Node):
                         self._wait_for_command()
                     act = self._act
                 try:
-                    robot.write(act)
+                    self.step(act)
                 except Diverged as error:
                     self.get_logger().error(f"{error}; it starts anew")
-                    self._again = True
+                    self.restart(self.robot)
         except Exception:
             self.get_logger().fatal(f"the robot ends: {traceback.format_exc()}")
             self.failed.set()
@@ -191,5 +203,6 @@ class SimulatedRobot(Node):
         return response
 
     def _serve_reset(self, request: Any, response: Any) -> Any:  # noqa: ANN401
-        self._again = response.success = True
+        self.restart(self.robot)
+        response.success = True
         return response
