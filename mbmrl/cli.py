@@ -461,9 +461,7 @@ class Ros:
     """
 
     node: Positional[Literal["controller", "robot", "watchdog"]]
-    params: Annotated[
-        Path | None, arg(metavar="FILE", help="YAML, as ROS 2 nodes take it.")
-    ] = None
+    params: Annotated[Path | None, arg(metavar="FILE", help="YAML, as ROS 2 nodes take it.")] = None
     set: UseAppendAction[
         Annotated[tuple[str, ...], arg(metavar="NAME=VALUE", help="A parameter; repeat it.")]
     ] = ()

@@ -156,6 +156,8 @@ class Topics(Robot):
         self._publisher: Any = None
         self._sending = threading.Lock()
         self._subscriptions: list[Any] = []
+        self._known: dict[int, float] = {}
+        self._unwrapped: dict[int, float] = {}
         self._forget()
 
     def connect(self) -> None:
@@ -175,7 +177,11 @@ class Topics(Robot):
         group = MutuallyExclusiveCallbackGroup()
         self._subscriptions = [
             self.node.create_subscription(
-                types[topic], topic, lambda m, t=topic: self._take(t, m), newest, callback_group=group
+                types[topic],
+                topic,
+                lambda m, t=topic: self._take(t, m),
+                newest,
+                callback_group=group,
             )
             for topic in self.layout.topics
         ]
@@ -306,16 +312,16 @@ class Topics(Robot):
             return
         field = {"position": "positions", "velocity": "velocities", "effort": "effort"}
         soon = Duration(sec=int(self.spec.dt), nanosec=int(1e9 * (self.spec.dt % 1)))
-        point = JointTrajectoryPoint(
-            time_from_start=soon, **{field[self.output.interface]: values}
-        )
+        point = JointTrajectoryPoint(time_from_start=soon, **{field[self.output.interface]: values})
         names = list(self.output.joints)
         self._publisher.publish(JointTrajectory(joint_names=names, points=[point]))
 
     def _follow(self, action: Float[np.ndarray, " u"]) -> None:
         """The known fields one control period later."""
         spec = self.spec
-        values = dict(zip([f.name for f in (*spec.obs, *spec.act)], [*self._obs, *action], strict=True))
+        values = dict(
+            zip([f.name for f in (*spec.obs, *spec.act)], [*self._obs, *action], strict=True)
+        )
         self._known = {
             i: sum(c * values[n] for n, c in spec.known[spec.obs[i].name].items())
             for i in self._known
@@ -323,8 +329,8 @@ class Topics(Robot):
 
     def _forget(self) -> None:
         sources = self.layout.sources
-        self._known = {i: s.first for i, s in enumerate(sources) if s.topic == KNOWN}
-        self._unwrapped: dict[int, float] = {}
+        self._known.update({i: s.first for i, s in enumerate(sources) if s.topic == KNOWN})
+        self._unwrapped.clear()
         self._obs = np.zeros(self.spec.num_obs)
 
 

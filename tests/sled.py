@@ -9,13 +9,13 @@ from typing import ClassVar
 import mujoco
 import numpy as np
 import torch
+from torch import Tensor
 
 from controllers.mppi import MPPI
 from mbmrl.bench import tick
 from mbmrl.spec import Field, RobotSpec
 from mbmrl.types import CostFn, Plan, RolloutFn
 from robots.sim import Leg, SimRobot
-from torch import Tensor
 
 DT = 0.05  # [s]
 PUSH = (0.75, 0.5)  # what Pusher commands

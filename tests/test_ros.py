@@ -161,9 +161,7 @@ def test_nan_from_the_planner_is_never_sent(peer: Peer) -> None:
 
 def test_rates_and_ranges_hold_always(peer: Peer) -> None:
     rate = 2.0
-    peer.controller(
-        "Pusher", f"command_rate=[{rate}]", "command_max=[0.6]", "command_min=[-0.3]"
-    )
+    peer.controller("Pusher", f"command_rate=[{rate}]", "command_max=[0.6]", "command_min=[-0.3]")
     for _ in range(REPEATS):
         peer.next_command((0.6, PUSH[1]))
         peer.speaking.clear()
@@ -222,9 +220,7 @@ def test_an_exception_ends_in_a_stop_that_is_received(peer: Peer, repeat: int) -
 
 
 def change(peer: Peer, what: int) -> bool:
-    answer = peer.call(
-        ChangeState, f"{CONTROLLER}/change_state", transition=Transition(id=what)
-    )
+    answer = peer.call(ChangeState, f"{CONTROLLER}/change_state", transition=Transition(id=what))
     return bool(answer.success)
 
 
@@ -314,9 +310,7 @@ def test_what_does_not_fit_is_refused_with_what_to_change(peer: Peer) -> None:
             text: "string_value",
         }[kind]
         parameter = Parameter(name=name, value=ParameterValue(type=kind, **{field: value}))
-        answer = peer.call(
-            SetParameters, f"{CONTROLLER}/set_parameters", parameters=[parameter]
-        )
+        answer = peer.call(SetParameters, f"{CONTROLLER}/set_parameters", parameters=[parameter])
         assert answer.results[0].successful, answer.results[0].reason
 
     cases: list[tuple[str, int, Any, Any, str]] = [

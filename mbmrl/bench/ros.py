@@ -21,7 +21,6 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from controllers.mppi import MPPI
 from mbmrl import registry
 from mbmrl.bench import tick
 from mbmrl.checkpoint import for_robot
@@ -78,15 +77,6 @@ class Cart(SimRobot):
     def controls(self, carry: np.ndarray, acts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Each force is held."""
         return np.repeat(acts, self.substeps, axis=1), np.zeros((*acts.shape[:2], 0))
-
-
-class Small(MPPI):
-    """A planner for 100 Hz."""
-
-    name: ClassVar[str] = "small"
-
-    def __init__(self, *limits: np.ndarray, seed: int = 0) -> None:
-        super().__init__(*limits, horizon=8, num_samples=(32,), num_knots=4, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -255,7 +245,7 @@ def speed(robot: str, seconds: float = SECONDS) -> RosSpeed:
         if robot == "cart":
             tick.untrained(Cart.spec).save(Path(folder))
             robot = f"{__name__}:Cart"
-            settings = [f"checkpoint={folder}", "task=speed", f"planner={__name__}:Small"]
+            settings = [f"checkpoint={folder}", "task=speed", "horizon=8", "samples=[32]"]
         else:
             settings = [f"robot={robot}"]
         spec = registry.load("robots", robot).spec
@@ -331,7 +321,8 @@ def returns(robot: str, condition: str, seconds: float, episodes: int) -> list[R
     return rows
 
 
-NO_PLAN = Plan(*(torch.zeros(1, *[1] * n) for n in (1, 2, 2, 0, 2)), torch.ones(1) > 0)
+_one = torch.zeros(1, 1)
+NO_PLAN = Plan(_one, _one[None], _one[None], _one[0], _one[None], _one[0] > 0)
 """Whoever looks at the robot alone knows of no plan."""
 
 

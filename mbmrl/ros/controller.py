@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import threading
@@ -49,9 +50,13 @@ ROBOT_PARAMS = (
     Param("controller", str, "forward_command_controller", "Commands go to /CONTROLLER/commands."),
     Param("joints", list[str], [], "Joints in the order of the commands; none: the actions."),
     Param("actions", list[str], [], "ACTION=JOINT, for actions whose joint has another name."),
-    Param("scale", list[float], [], "Command = scale · action + offset; one value, or one a joint."),
+    Param(
+        "scale", list[float], [], "Command = scale · action + offset; one value, or one a joint."
+    ),
     Param("offset", list[float], [], "See scale; none: 0."),
-    Param("sources", list[str], [], "FIELD=PLACE, e.g. pitch=imu/pitch or knee=position/knee_joint."),
+    Param(
+        "sources", list[str], [], "FIELD=PLACE, e.g. pitch=imu/pitch or knee=position/knee_joint."
+    ),
 )
 """Which the robot node has too, so that one file serves both."""
 
@@ -60,6 +65,8 @@ PARAMS = (
     Param("checkpoint", str, "", "Folder of the trained model; empty: the one shipped for robot."),
     Param("agent", str, "default", "An adapter, or default, frozen or pooled."),
     Param("planner", str, "", "From `mbmrl list planners`; empty: the robot's own."),
+    Param("horizon", int, 0, "Length of a plan [control steps]; 0: the robot's own.", 0, 1000),
+    Param("samples", list[int], [], "Candidates of each iteration; none: the robot's own."),
     Param("seed", int, 0, "Of the planner's random numbers.", 0, 2**31 - 1),
     Param("task", str, "", "path, speed or twist; empty: the robot's own, or twist."),
     Param("path", str, "eight", "straight, arc, zigzag or eight, for the task path."),
@@ -448,9 +455,7 @@ def command_path(spec: RobotSpec, p: dict[str, Any], topic: str = "") -> tuple[A
     """From actions to commands, and the guard on the way; raises where they do not fit."""
     u = spec.num_act
     if p["interface"] not in INTERFACES:
-        raise ValueError(
-            f"interface is one of {', '.join(INTERFACES)}, not {p['interface']!r}"
-        )
+        raise ValueError(f"interface is one of {', '.join(INTERFACES)}, not {p['interface']!r}")
     scale = _each(p["scale"], u, 1.0, "scale")
     if not (np.isfinite(scale).all() and scale.all()):
         raise ValueError(f"scale is finite and not 0, not {scale}")
@@ -516,7 +521,11 @@ def _agent(checkpoint: Checkpoint, p: dict[str, Any]) -> Agent:
         if name == "twist"
         else tasks.make(name, spec, [p["path"]])
     )
-    planner = make_planner(spec, settings_for(spec.name), p["planner"] or None, seed=p["seed"])
+    settings = settings_for(spec.name)
+    size = {"horizon": p["horizon"], "num_samples": tuple(p["samples"])}
+    plan = {**settings.plan, **{k: v for k, v in size.items() if v}}
+    settings = dataclasses.replace(settings, plan=plan)
+    planner = make_planner(spec, settings, p["planner"] or None, seed=p["seed"])
     return Agent(learned_model(p["agent"], checkpoint), planner, task)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
@@ -38,8 +39,6 @@ def serve(name: str, args: Sequence[str] = ()) -> int:
     from rclpy.executors import MultiThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
 
-    from mbmrl.registry import _import
-
     over = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: over.set())
@@ -47,7 +46,8 @@ def serve(name: str, args: Sequence[str] = ()) -> int:
     # ROS's own handlers would shut it down before the stop command is out
     rclpy.init(args=[name, *args], signal_handler_options=SignalHandlerOptions.NO)
     try:
-        node = _import(NODES[name])()
+        module, _, cls = NODES[name].partition(":")
+        node = getattr(importlib.import_module(module), cls)()
         executor = MultiThreadedExecutor(num_threads=3)
         executor.add_node(node)
         spinning = threading.Thread(target=executor.spin, name="executor", daemon=True)

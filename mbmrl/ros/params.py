@@ -15,6 +15,7 @@ KINDS = {
     float: Parameter.Type.DOUBLE,
     str: Parameter.Type.STRING,
     list[str]: Parameter.Type.STRING_ARRAY,
+    list[int]: Parameter.Type.INTEGER_ARRAY,
     list[float]: Parameter.Type.DOUBLE_ARRAY,
 }
 

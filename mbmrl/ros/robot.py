@@ -82,7 +82,9 @@ class SimulatedRobot(Node):
         self._kinds = {topic: kinds[topic] for topic in self.layout.topics}
         sure = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
         self._states = {t: self.create_publisher(k, t, sure) for t, k in self._kinds.items()}
-        self._clock_topic = None if p["real_time"] else self.create_publisher(ClockMessage, "/clock", 1)
+        self._clock_topic = (
+            None if p["real_time"] else self.create_publisher(ClockMessage, "/clock", 1)
+        )
         self.create_subscription(Float64MultiArray, self.out.topic, self._take, sure)
         self.create_service(SetBool, "~/perturb", self._serve_perturb)
         self.create_service(Trigger, "~/reset", self._serve_reset)

@@ -40,9 +40,7 @@ class Watchdog(Node):
         self._armed = False
         self._moved = threading.Condition()
         sure = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-        self._out = self.create_publisher(
-            Float64MultiArray, f"/{p['controller']}/commands", sure
-        )
+        self._out = self.create_publisher(Float64MultiArray, f"/{p['controller']}/commands", sure)
         self.create_subscription(Float64MultiArray, p["input"], self._relay, sure)
         self._ending = False
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
