@@ -6,9 +6,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-HAS_WHEELS = (
-    "python_version == '3.11' and platform_machine == 'x86_64' and sys_platform == 'linux'"
-)
+HAS_WHEELS = "python_version == '3.11' and platform_machine == 'x86_64' and sys_platform == 'linux'"
 
 version = re.search(
     r'^__version__ = "(.+)"$', Path("mbmrl/__init__.py").read_text(encoding="utf-8"), re.MULTILINE
