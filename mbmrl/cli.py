@@ -396,7 +396,8 @@ class Bench:
     control period; robots for which no checkpoint is shipped get random weights, which cost the
     same. The other flags time planning, adapting and meta-training against the bare matrix products
     of the same sizes, and against other libraries where they are installed (pip install
-    'mbmrl[bench]').
+    'mbmrl[bench]'); but --ros times the control loop over ROS 2 topics, a minute a robot, the
+    controller in a process of its own; `cart` is a robot for 100 Hz.
 
     For example:
 
@@ -404,11 +405,13 @@ class Bench:
       mbmrl bench --robot cheetah --json tick.json
       mbmrl bench --plan --json plan.json
       mbmrl bench --meta
+      mbmrl bench --ros --robot cheetah
     """
 
     tick: Annotated[bool, arg(help="The control loop of each robot.")] = False
     plan: Annotated[bool, arg(help="Large plans, on every rollout engine.")] = False
     meta: Annotated[bool, arg(help="Adapting, and a step of meta-training.")] = False
+    ros: Annotated[bool, arg(help="The control loop over ROS 2 topics, in real time.")] = False
     robot: Annotated[
         str | None,
         arg(metavar="NAME", help="From `mbmrl list robots`; when left out, all of them."),
@@ -420,22 +423,26 @@ class Bench:
     def __call__(self) -> None:
         """Time it."""
         _check_file(self.json)
-        if self.tick + self.plan + self.meta > 1:
-            raise UsageError("one of --tick, --plan and --meta at a time")
+        if self.tick + self.plan + self.meta + self.ros > 1:
+            raise UsageError("one of --tick, --plan, --meta and --ros at a time")
         if self.robot and (self.plan or self.meta):
             raise UsageError("--plan and --meta time no robot: leave --robot out")
         import torch
 
-        from mbmrl.bench import meta, plan, tick, turns
+        from mbmrl.bench import meta, plan, ros, tick, turns
 
         torch.set_num_threads(1)
-        rows: Sequence[tick.Speed | plan.PlanSpeed | meta.MetaSpeed]
+        rows: Sequence[tick.Speed | plan.PlanSpeed | meta.MetaSpeed | ros.RosSpeed]
         if self.plan:
             rows = plans = [row for case in plan.CASES for row in plan.bench(case)]
             table = plan.table(plans)
         elif self.meta:
             rows = learners = [row for case in meta.CASES for row in meta.bench(case)]
             table = meta.table(learners)
+        elif self.ros:
+            driven = [self.robot] if self.robot else ros.ROBOTS
+            rows = loops = [ros.speed(name) for name in driven]
+            table = ros.table(loops)
         else:
             names = [self.robot] if self.robot else tick.simulated()
             rows = robots = [tick.bench(name) for name in names]

@@ -20,11 +20,13 @@ from tests.peer import LONG, STALE, Peer, eventually, own_domain
 from tests.sled import DT, PUSH, SAFE
 
 from lifecycle_msgs.msg import Transition  # isort: skip, needs what tests.peer prepares
+from geometry_msgs.msg import Twist
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import SetBool, Trigger
+from trajectory_msgs.msg import JointTrajectory
 
 REPEATS = int(os.environ.get("MBMRL_ROS_REPEATS", "2"))
 SLACK = 0.5
@@ -44,8 +46,7 @@ def peer(tmp_path: Path) -> Iterator[Peer]:
             yield peer
         finally:
             peer.close()
-            sent = np.array([c for _, c in peer.commands])
-            assert np.isfinite(sent).all()  # whatever the test was about
+            assert all(np.isfinite(c).all() for _, c in peer.commands)  # always
 
 
 def test_it_drives_and_tells_how(peer: Peer) -> None:
@@ -86,6 +87,29 @@ def test_states_are_matched_by_name_in_any_order(peer: Peer) -> None:
     peer.next_command()
     peer.wait(lambda: len(peer.commands) > 30)
     assert peer.next_diagnostics()["state"] == "driving"
+
+
+def test_a_twist_steers_and_a_trajectory_comes_out(peer: Peer) -> None:
+    """An old twist is none."""
+    seen: list[JointTrajectory] = []
+    topic = "/forward_command_controller/joint_trajectory"
+    peer.node.create_subscription(JointTrajectory, topic, seen.append, 1)
+    twists = peer.node.create_publisher(Twist, "/cmd_vel", 1)
+    settings = ("task=twist", "trajectory=true", "interface=velocity", "max_speed=0.5")
+    peer.controller("Tiny", *settings, "joints=[b,a]", "actions=[torque_a=a,torque_b=b]")
+    peer.wait(lambda: peer.diagnostics.get("state") == "driving")
+    assert peer.diagnostics["wanted vx"] == "0"
+
+    def steered() -> bool:
+        twist = Twist()
+        twist.linear.x = 0.25
+        twists.publish(twist)
+        return peer.diagnostics["wanted vx"] == "0.25"
+
+    eventually(steered)
+    peer.wait(lambda: peer.diagnostics["wanted vx"] == "0")
+    assert seen[-1].joint_names == ["b", "a"]
+    assert len(seen[-1].points[0].velocities) == 2 and not seen[-1].points[0].effort
 
 
 # --- safety -----------------------------------------------------------------------------------

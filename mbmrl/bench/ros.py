@@ -34,6 +34,8 @@ from robots.sim import Leg, SimRobot
 
 SECONDS = 60.0
 """Timed for so long [s]."""
+ROBOTS = ("hexapod", "cheetah", "cart")
+"""What is timed where nothing else is asked for."""
 WAIT = 60.0
 """Longest wait for the controller [s]."""
 
@@ -207,7 +209,7 @@ class Desk:
         self.controller.wait(WAIT)
         self.node.halt()
         self.executor.shutdown()
-        self.thread.join(1.0)
+        self.thread.join()
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
 

@@ -41,6 +41,7 @@ from mbmrl.ros.steer import TwistTask
 from mbmrl.safety import Envelope, Guard, Limits
 from mbmrl.settings import settings_for
 from mbmrl.spec import RobotSpec, SpecError
+from mbmrl.tasks import Task
 from mbmrl.types import Plan
 from robots.ros2 import INTERFACES, Topics, output
 from robots.topics import Layout
@@ -75,7 +76,7 @@ PARAMS = (
     Param("stamped_cmd_vel", bool, False, "Whether cmd_vel is a TwistStamped."),
     Param("cmd_vel_timeout", float, 0.5, "An older velocity command is none [s].", 0.01, 60.0),
     Param("command_topic", str, "", "Instead of /CONTROLLER/commands, e.g. the watchdog's input."),
-    Param("trajectory", bool, False, "Send JointTrajectory instead of Float64MultiArray."),
+    Param("trajectory", bool, False, "JointTrajectory to /CONTROLLER/joint_trajectory."),
     Param("interface", str, "effort", "What a command is: effort, position or velocity."),
     Param("command_min", list[float], [], "Smallest commands; one value, or one a joint."),
     Param("command_max", list[float], [], "Largest commands."),
@@ -134,6 +135,7 @@ class Controller(LifecycleNode):
         super().__init__("mbmrl_controller")
         declare(self, PARAMS)
         self.failed = threading.Event()
+        self.over = threading.Event()
         self._driver: Driver | None = None
         self._control: Control | None = None
         self._beat: Clock | SimClock | None = None
@@ -149,6 +151,7 @@ class Controller(LifecycleNode):
         self.create_service(Trigger, "~/stop", self._serve_stop)
         self.create_service(Trigger, "~/reset", self._serve_reset)
         self._plan_topic: Any = None
+        self._twist_topic: Any = None
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
         self.create_timer(1.0, self._diagnose)
 
@@ -174,7 +177,7 @@ class Controller(LifecycleNode):
             )
             if steered:
                 kind = TwistStamped if p["stamped_cmd_vel"] else Twist
-                self.create_subscription(kind, "cmd_vel", self._take_twist, 1)
+                self._twist_topic = self.create_subscription(kind, "cmd_vel", self._take_twist, 1)
         except BaseException:
             robot.close()
             raise
@@ -218,7 +221,10 @@ class Controller(LifecycleNode):
         """Give the topics back."""
         self.halt()
         self._configured().robot.close()
-        self._driver = None
+        self.destroy_publisher(self._plan_topic)
+        if self._twist_topic is not None:
+            self.destroy_subscription(self._twist_topic)
+        self._driver = self._plan_topic = self._twist_topic = None
 
     @transition
     def on_shutdown(self, state: LifecycleState) -> None:
@@ -359,7 +365,15 @@ class Controller(LifecycleNode):
             "bad states and plans": control.bad.total,
             "gaps": control.gaps,
             "adapting": str(self.get_parameter("adapt").value),
+            **self._wanted(driver.agent.task),
             **self._info,
+        }
+
+    def _wanted(self, task: Task) -> dict[str, float]:
+        if not isinstance(task, TwistTask):
+            return {}
+        return {
+            f"wanted {name}": float(v) for name, v in zip(task.fields, task.target, strict=True)
         }
 
     def _diagnose(self) -> None:
@@ -434,7 +448,10 @@ class Controller(LifecycleNode):
 
     def _see(self, robot: Topics, seconds: float) -> None:
         """Wait for the robot; raises where it is not what the parameters say."""
-        if not robot.await_state(seconds):
+        end = time.monotonic() + seconds
+        while not robot.await_state(0.1) and time.monotonic() < end and not self.over.is_set():
+            pass
+        if not robot.await_state(0.0):
             silent = [t for t in robot.layout.topics if t not in robot.messages]
             raise SpecError(
                 f"nothing came on {', '.join(silent) or 'all topics at once'} within {seconds:g} "
@@ -453,7 +470,7 @@ class Controller(LifecycleNode):
 
 def command_path(spec: RobotSpec, p: dict[str, Any], topic: str = "") -> tuple[Any, Guard]:
     """From actions to commands, and the guard on the way; raises where they do not fit."""
-    u = spec.num_act
+    u, trajectory = spec.num_act, p["trajectory"]
     if p["interface"] not in INTERFACES:
         raise ValueError(f"interface is one of {', '.join(INTERFACES)}, not {p['interface']!r}")
     scale = _each(p["scale"], u, 1.0, "scale")
@@ -465,9 +482,9 @@ def command_path(spec: RobotSpec, p: dict[str, Any], topic: str = "") -> tuple[A
         p["actions"],
         scale,
         _each(p["offset"], u, 0.0, "offset"),
-        topic=topic or f"/{p['controller']}/commands",
+        topic=topic or f"/{p['controller']}/{'joint_trajectory' if trajectory else 'commands'}",
         interface=p["interface"],
-        trajectory=p["trajectory"],
+        trajectory=trajectory,
     )
     ends = np.stack([out.command(spec.act_low), out.command(spec.act_high)])
     low, high = ends.min(0), ends.max(0)

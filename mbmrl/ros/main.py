@@ -48,6 +48,7 @@ def serve(name: str, args: Sequence[str] = ()) -> int:
     try:
         module, _, cls = NODES[name].partition(":")
         node = getattr(importlib.import_module(module), cls)()
+        node.over = over
         executor = MultiThreadedExecutor(num_threads=3)
         executor.add_node(node)
         spinning = threading.Thread(target=executor.spin, name="executor", daemon=True)

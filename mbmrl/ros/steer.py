@@ -27,15 +27,15 @@ class TwistTask(Task):
         super().__init__(spec)
         spec.index("vx")
         limits = {"vx": max_speed, "vy": max_speed, "yaw_rate": max_turn}
-        self._fields = [n for n in limits if n in spec.state]
-        self._index = spec.index(self._fields)
-        self._limit = torch.tensor([limits[n] for n in self._fields])
-        self.target = torch.zeros(len(self._fields))
+        self.fields = [n for n in limits if n in spec.state]
+        self._index = spec.index(self.fields)
+        self._limit = torch.tensor([limits[n] for n in self.fields])
+        self.target = torch.zeros(len(self.fields))
 
     def steer(self, vx: float, vy: float, yaw_rate: float) -> None:
         """The next plans are for this velocity [m/s, m/s, rad/s]."""
         wanted = {"vx": vx, "vy": vy, "yaw_rate": yaw_rate}
-        target = torch.tensor([wanted[n] for n in self._fields])
+        target = torch.tensor([wanted[n] for n in self.fields])
         self.target = target.clamp(-self._limit, self._limit)
 
     def cost(
