@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mbmrl.bench import ros
+from mbmrl.ros import env
 from tests import sled
 from tests.peer import LONG, STALE, Peer, eventually, own_domain
 from tests.sled import DT, PUSH, SAFE
@@ -407,3 +409,44 @@ def test_a_perturbation_is_switched_while_the_robot_runs(peer: Peer) -> None:
         parameters=[Parameter(name="perturb", value=text)],
     )
     assert "no perturbation is named 'rust'" in answer.results[0].reason
+
+
+def test_returns_over_topics_are_those_in_one_process() -> None:
+    """The simulation waits for its commands: the very same episode, damage and all."""
+    (row,) = ros.returns("cheetah", "damaged_leg:leg=F,mode=weak,scale=0.4,onset=1", 2.0, 1)
+    assert row.over_ros == pytest.approx(row.in_process, rel=0.01)
+
+
+def test_the_loop_over_topics_is_timed() -> None:
+    took = ros.speed("cart", 1.0)
+    assert took.rate_hz == pytest.approx(100)
+    assert 0 < took.ticks + took.missed
+    assert 0 < took.tick_ms_p50 <= took.tick_ms_p99
+    assert 0 < took.state_to_command_ms_p50 <= took.state_to_command_ms_p99
+
+
+# --- the documents ----------------------------------------------------------------------------
+
+
+def test_every_parameter_is_described_and_the_files_name_no_other() -> None:
+    yaml = pytest.importorskip("yaml")
+    from mbmrl.ros import controller, robot, watchdog
+
+    params = {
+        "mbmrl_controller": controller.PARAMS,
+        "mbmrl_robot": robot.PARAMS,
+        "mbmrl_watchdog": watchdog.PARAMS,
+    }
+    known = {node: {p.name for p in each} for node, each in params.items()}
+    known["/**"] = {p.name for p in controller.ROBOT_PARAMS}
+    for each in params.values():
+        assert all(p.about.endswith((".", "]")) or p.about for p in each)
+    for file in sorted(env.CONFIG.glob("*.yaml")):
+        for node, content in yaml.safe_load(file.read_text()).items():
+            assert set(content["ros__parameters"]) <= known[node], file
+    told = (env.CONFIG / "template.yaml").read_text()
+    assert not [n for n in known["mbmrl_controller"] if f"{n}:" not in told and n not in RARE]
+
+
+RARE = {"planner", "seed", "path", "adapt", "look_ahead", "state_timeout"}
+"""Parameters that the template leaves out."""
