@@ -6,6 +6,8 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+HAS_WHEELS = "python_version == '3.11' and platform_machine == 'x86_64' and sys_platform == 'linux'"
+
 version = re.search(
     r'^__version__ = "(.+)"$', Path("mbmrl/__init__.py").read_text(encoding="utf-8"), re.MULTILINE
 )
@@ -21,11 +23,12 @@ setup(
     packages=find_packages(
         include=["mbmrl", "mbmrl.*", "controllers", "controllers.*", "robots", "robots.*"]
     ),
-    package_data={"mbmrl": ["py.typed", "checkpoints/**/*", "engines/*.cpp"]},
+    package_data={"mbmrl": ["py.typed", "checkpoints/**/*", "engines/*.cpp", "ros/config/*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/mbmrl"]),
         ("share/mbmrl", ["package.xml"]),
-        ("share/mbmrl/launch", sorted(glob("launch/*.py") + glob("launch/*.yaml"))),
+        ("share/mbmrl/launch", sorted(glob("launch/*.launch.py"))),
+        ("share/mbmrl/config", sorted(glob("mbmrl/ros/config/*"))),
     ],
     zip_safe=False,
     install_requires=[
@@ -57,19 +60,30 @@ setup(
             "hydra-core>=1.3",
             "gymnasium",
         ],
-        # Wheels for CPython 3.11 on x86-64 only; elsewhere take ROS 2 from the system's packages.
+        # Empty where there are no wheels: take ROS 2 from the system's packages there.
         "ros": [
-            "ros-jazzy-rclpy",
-            "ros-jazzy-rmw-fastrtps-cpp",
-            "ros-jazzy-std-msgs",
-            "ros-jazzy-std-srvs",
-            "ros-jazzy-sensor-msgs",
-            "ros-jazzy-geometry-msgs",
-            "ros-jazzy-nav-msgs",
-            "ros-jazzy-trajectory-msgs",
-            "ros-jazzy-diagnostic-msgs",
-            "ros-jazzy-rosgraph-msgs",
+            f"ros-jazzy-{name}; {HAS_WHEELS}"
+            for name in (
+                "rclpy",
+                "rmw-fastrtps-cpp",
+                "std-msgs",
+                "std-srvs",
+                "sensor-msgs",
+                "geometry-msgs",
+                "nav-msgs",
+                "trajectory-msgs",
+                "diagnostic-msgs",
+                "lifecycle-msgs",
+                "rosgraph-msgs",
+            )
         ],
     },
-    entry_points={"console_scripts": ["mbmrl = mbmrl.cli:main"]},
+    entry_points={
+        "console_scripts": [
+            "mbmrl = mbmrl.cli:main",
+            "controller_node = mbmrl.ros.main:controller",
+            "robot_node = mbmrl.ros.main:robot",
+            "watchdog_node = mbmrl.ros.main:watchdog",
+        ]
+    },
 )

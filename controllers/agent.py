@@ -212,9 +212,13 @@ class Agent:
     def reset(self, obs: Float[np.ndarray, "*r o"]) -> None:
         """Begin an episode: no history, no plan to warm-start from."""
         first = _batch(obs)
-        self.model.reset()
-        self.planner.reset(len(first))
+        self.forget(len(first))
         self.task.reset(first)
+
+    def forget(self, num_robots: int = 1) -> None:
+        """No history and no plan: what was before a gap says nothing about what comes after it."""
+        self.model.reset()
+        self.planner.reset(num_robots)
         self._sent = None
 
     def observe(

@@ -563,7 +563,9 @@ class Bench:
     control period; robots for which no checkpoint is shipped get random weights, which cost the
     same. --plan and --meta time planning, adapting and meta-training against the bare matrix
     products of the same sizes, and against other libraries where they are installed (pip install
-    'mbmrl[bench]'); --sim times the simulation against dm_control's own loop.
+    'mbmrl[bench]'); --sim times the simulation against dm_control's own loop; --ros times the
+    control loop over ROS 2 topics, a minute a robot, the controller in a process of its own; `cart`
+    is a robot for 100 Hz.
 
     For example:
 
@@ -571,12 +573,14 @@ class Bench:
       mbmrl bench --robot cheetah --json tick.json
       mbmrl bench --plan --json plan.json
       mbmrl bench --meta
+      mbmrl bench --ros --robot cheetah
     """
 
     tick: Annotated[bool, arg(help="The control loop of each robot.")] = False
     plan: Annotated[bool, arg(help="Large plans, on every rollout engine.")] = False
     meta: Annotated[bool, arg(help="Adapting, and a step of meta-training.")] = False
     sim: Annotated[bool, arg(help="Simulating robots, beside dm_control's own loop.")] = False
+    ros: Annotated[bool, arg(help="The control loop over ROS 2 topics, in real time.")] = False
     robot: Annotated[
         str | None,
         arg(metavar="NAME", help="From `mbmrl list robots`; when left out, all of them."),
@@ -588,22 +592,26 @@ class Bench:
     def __call__(self) -> None:
         """Time it."""
         _check_file(self.json)
-        if self.tick + self.plan + self.meta + self.sim > 1:
-            raise UsageError("one of --tick, --plan, --meta and --sim at a time")
+        if self.tick + self.plan + self.meta + self.sim + self.ros > 1:
+            raise UsageError("one of --tick, --plan, --meta, --sim and --ros at a time")
         if self.robot and (self.plan or self.meta):
             raise UsageError("--plan and --meta time no robot: leave --robot out")
         import torch
 
-        from mbmrl.bench import meta, plan, sim, tick, turns
+        from mbmrl.bench import meta, plan, ros, sim, tick, turns
 
         torch.set_num_threads(1)
-        rows: Sequence[tick.Speed | plan.PlanSpeed | meta.MetaSpeed | sim.SimSpeed]
+        rows: Sequence[tick.Speed | plan.PlanSpeed | meta.MetaSpeed | sim.SimSpeed | ros.RosSpeed]
         if self.plan:
             rows = plans = [row for case in plan.CASES for row in plan.bench(case)]
             table = plan.table(plans)
         elif self.meta:
             rows = learners = [row for case in meta.CASES for row in meta.bench(case)]
             table = meta.table(learners)
+        elif self.ros:
+            driven = [self.robot] if self.robot else ros.ROBOTS
+            rows = loops = [ros.speed(name) for name in driven]
+            table = ros.table(loops)
         else:
             names = [self.robot] if self.robot else tick.simulated()
             if self.sim:
@@ -619,6 +627,47 @@ class Bench:
         print(turns.machine())
 
 
+@dataclass(frozen=True)
+class Ros:
+    """Run a ROS 2 node: the controller, a simulated robot behind topics, or the watchdog.
+
+    The nodes' parameters are told by `ros2 param describe`, and in docs/ros2.md.
+
+    For example:
+
+      mbmrl ros robot --set robot=hexapod
+      mbmrl ros controller --set robot=hexapod
+      mbmrl ros controller --params my_robot.yaml --remap imu=/imu/data
+    """
+
+    node: Positional[Literal["controller", "robot", "watchdog"]]
+    params: Annotated[Path | None, arg(metavar="FILE", help="YAML, as ROS 2 nodes take it.")] = None
+    set: UseAppendAction[
+        Annotated[tuple[str, ...], arg(metavar="NAME=VALUE", help="A parameter; repeat it.")]
+    ] = ()
+    remap: UseAppendAction[
+        Annotated[tuple[str, ...], arg(metavar="FROM=TO", help="A topic or so; repeat it.")]
+    ] = ()
+
+    def __call__(self) -> None:
+        """Run it."""
+        from mbmrl.ros.main import serve
+
+        args = ["--ros-args"]
+        if self.params:
+            if not self.params.is_file():
+                raise UsageError(f"there is no parameter file {self.params}")
+            args += ["--params-file", str(self.params)]
+        for flag, pairs in (("-p", self.set), ("-r", self.remap)):
+            for pair in pairs:
+                if "=" not in pair:
+                    raise UsageError(f"{pair!r} is not of the form NAME=VALUE")
+                args += [flag, pair.replace("=", ":=", 1)]
+        status = serve(self.node, args)
+        if status:
+            raise SystemExit(status)
+
+
 COMMANDS: tuple[type[Callable[[], None]], ...] = (
     Demo,
     Run,
@@ -630,6 +679,7 @@ COMMANDS: tuple[type[Callable[[], None]], ...] = (
     List,
     Info,
     Bench,
+    Ros,
 )
 
 FILE_ERRORS = (

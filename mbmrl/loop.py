@@ -113,6 +113,10 @@ class Clock:
     def start(self) -> None:
         """The first deadline is one period from now; nothing was missed so far."""
         self.missed = 0
+        self.align()
+
+    def align(self) -> None:
+        """Deadlines count from now on."""
         self._deadline = time.monotonic()
 
     def wait(self) -> None:

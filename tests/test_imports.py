@@ -56,6 +56,7 @@ class Rule:
 RULES = (
     Rule("mbmrl/__init__.py", libraries=()),
     Rule("mbmrl/spec.py", libraries=("numpy",)),
+    Rule("mbmrl/safety.py", libraries=("numpy", "jaxtyping")),
     Rule("mbmrl/registry.py", libraries=()),
     Rule("mbmrl/adapters/*", LEARNING),
     # A checkpoint names its adapter.
@@ -64,7 +65,7 @@ RULES = (
     Rule("mbmrl/loop.py", ("mbmrl.spec", "mbmrl.types")),
     Rule("mbmrl/engines/*", ("mbmrl.engines", "mbmrl.dynamics", "mbmrl.spec", "mbmrl.types")),
     Rule("controllers/*", ("controllers", "mbmrl.engines", *LEARNING)),
-    Rule("robots/*", ("robots", "mbmrl.spec"), SIMULATION, never=("torch",)),
+    Rule("robots/*", ("robots", "mbmrl.spec", "mbmrl.safety"), SIMULATION, never=("torch",)),
     # The rest composes, see test_components_come_by_the_registry.
     Rule("mbmrl/*", PROJECT),
 )
@@ -149,6 +150,8 @@ def test_a_driver_may_import_its_sdk_in_a_function() -> None:
         ("mbmrl", ["torch", "mujoco", "numpy"]),
         ("mbmrl.registry", ["torch", "mujoco", "numpy"]),
         ("mbmrl.spec", ["torch", "mujoco"]),
+        ("mbmrl.safety", ["torch", "mujoco"]),
+        ("robots.ros2", ["torch", "mujoco", "rclpy"]),
         ("robots.base", ["torch", "mujoco"]),
         ("robots.perturbations.base", ["torch"]),
     ],

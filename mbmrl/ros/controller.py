@@ -1,0 +1,560 @@
+"""The controller as a lifecycle node."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
+from nav_msgs.msg import Path as PathMessage
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.duration import Duration
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from std_srvs.srv import SetBool, Trigger
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from controllers.agent import Agent, LearnedModel
+from mbmrl import checkpoint as checkpoints
+from mbmrl import registry, tasks
+from mbmrl.adapters.base import Adapter
+from mbmrl.adapters.none import NoAdapter
+from mbmrl.checkpoint import Checkpoint
+from mbmrl.compose import learned_model, make_planner
+from mbmrl.loop import Clock
+from mbmrl.ros.clock import SimClock
+from mbmrl.ros.control import KEPT, Control, percentiles
+from mbmrl.ros.params import Param, declare, values
+from mbmrl.ros.steer import TwistTask
+from mbmrl.safety import Envelope, Guard, Limits
+from mbmrl.settings import settings_for
+from mbmrl.spec import RobotSpec, SpecError
+from mbmrl.tasks import Task
+from mbmrl.types import Plan
+from robots.ros2 import INTERFACES, Topics, output
+from robots.topics import Layout
+
+ROBOT_PARAMS = (
+    Param("robot", str, "", "From `mbmrl list robots`, or package.module:Class."),
+    Param("controller", str, "forward_command_controller", "Commands go to /CONTROLLER/commands."),
+    Param("joints", list[str], [], "Joints in the order of the commands; none: the actions."),
+    Param("actions", list[str], [], "ACTION=JOINT, for actions whose joint has another name."),
+    Param(
+        "scale", list[float], [], "Command = scale · action + offset; one value, or one a joint."
+    ),
+    Param("offset", list[float], [], "See scale; none: 0."),
+    Param(
+        "sources", list[str], [], "FIELD=PLACE, e.g. pitch=imu/pitch or knee=position/knee_joint."
+    ),
+)
+"""Which the robot node has too, so that one file serves both."""
+
+PARAMS = (
+    *ROBOT_PARAMS,
+    Param("checkpoint", str, "", "Folder of the trained model; empty: the one shipped for robot."),
+    Param("agent", str, "default", "An adapter, or default, frozen or pooled."),
+    Param("planner", str, "", "From `mbmrl list planners`; empty: the robot's own."),
+    Param("horizon", int, 0, "Length of a plan [control steps]; 0: the robot's own.", 0, 1000),
+    Param("samples", list[int], [], "Candidates of each iteration; none: the robot's own."),
+    Param("seed", int, 0, "Of the planner's random numbers.", 0, 2**31 - 1),
+    Param("task", str, "", "path, speed or twist; empty: the robot's own, or twist."),
+    Param("path", str, "eight", "straight, arc, zigzag or eight, for the task path."),
+    Param("max_speed", float, 0.3, "Largest velocity command [m/s].", 1e-3, 100.0),
+    Param("max_turn", float, 1.0, "Largest turning command [rad/s].", 1e-3, 100.0),
+    Param("stamped_cmd_vel", bool, False, "Whether cmd_vel is a TwistStamped."),
+    Param("cmd_vel_timeout", float, 0.5, "An older velocity command is none [s].", 0.01, 60.0),
+    Param("command_topic", str, "", "Instead of /CONTROLLER/commands, e.g. the watchdog's input."),
+    Param("trajectory", bool, False, "JointTrajectory to /CONTROLLER/joint_trajectory."),
+    Param("interface", str, "effort", "What a command is: effort, position or velocity."),
+    Param("command_min", list[float], [], "Smallest commands; one value, or one a joint."),
+    Param("command_max", list[float], [], "Largest commands."),
+    Param("command_rate", list[float], [], "Largest change of a command a second; none: no limit."),
+    Param("safe_command", list[float], [], "What does no harm; none: the checkpoint's own."),
+    Param("position_min", list[float], [], "Smallest measured position [rad or m]."),
+    Param("position_max", list[float], [], "Largest measured position [rad or m]."),
+    Param("velocity_max", list[float], [], "Largest measured speed [rad/s or m/s]."),
+    Param("effort_max", list[float], [], "Largest measured effort [N·m or N]."),
+    Param("stale_periods", float, 3.0, "Older states are stale [periods].", 1.0, 100.0),
+    Param("max_bad", int, 3, "So many bad states or plans in a row: safe command.", 1, 1000, True),
+    Param("adapt", bool, True, "Whether to adapt; see ~/adapt.", live=True),
+    Param("look_ahead", bool, True, "Plan from where the robot will be once the plan is ready."),
+    Param("state_timeout", float, 10.0, "How long to wait for the robot [s].", 0.1, 600.0),
+    Param("stop_seconds", float, 1.0, "Longest way to the safe command [s].", 0.0, 60.0),
+    Param("autostart", bool, True, "Configure and activate by itself; exit where that fails."),
+)
+
+Transition = Callable[[Any, LifecycleState], None]
+
+
+def transition(work: Transition) -> Callable[[Any, LifecycleState], TransitionCallbackReturn]:
+    """A lifecycle callback that says what went wrong; rclpy would swallow it."""
+
+    @functools.wraps(work)
+    def callback(node: Controller, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            work(node, state)
+        except (ValueError, OSError) as error:
+            node.get_logger().error(f"{work.__name__}: {error}")
+        except Exception:
+            node.get_logger().error(f"{work.__name__}: {traceback.format_exc()}")
+        else:
+            return TransitionCallbackReturn.SUCCESS
+        return TransitionCallbackReturn.FAILURE
+
+    return callback
+
+
+@dataclass
+class Driver:
+    """Everything that exists from configure to cleanup."""
+
+    robot: Topics
+    agent: Agent
+    model: LearnedModel
+    adapter: Adapter
+    max_bad: int
+    simulated_time: bool
+
+
+class Controller(LifecycleNode):
+    """Drives a robot behind topics with an adapting controller."""
+
+    def __init__(self) -> None:
+        super().__init__("mbmrl_controller")
+        declare(self, PARAMS)
+        self.failed = threading.Event()
+        self.over = threading.Event()
+        self._driver: Driver | None = None
+        self._control: Control | None = None
+        self._beat: Clock | SimClock | None = None
+        self._thread: threading.Thread | None = None
+        self._ending = threading.Event()
+        self._twist: tuple[float, tuple[float, float, float]] | None = None
+        self._info: dict[str, float] = {}
+        self._latency: deque[float] = deque(maxlen=KEPT)
+        self._off_period: deque[float] = deque(maxlen=KEPT)
+        self._count = 0
+        self.add_on_set_parameters_callback(self._may_change)
+        self.create_service(SetBool, "~/adapt", self._serve_adapt)
+        self.create_service(Trigger, "~/stop", self._serve_stop)
+        self.create_service(Trigger, "~/reset", self._serve_reset)
+        self._plan_topic: Any = None
+        self._twist_topic: Any = None
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
+        self.create_timer(1.0, self._diagnose)
+
+    # --- the lifecycle --------------------------------------------------------------------
+
+    @transition
+    def on_configure(self, state: LifecycleState) -> None:
+        """Load the checkpoint, and see that it, the parameters and the robot fit together."""
+        p = values(self, PARAMS)
+        checkpoint = _checkpoint(p["robot"], p["checkpoint"])
+        spec = checkpoint.spec
+        robot = self._robot(spec, p)
+        robot.connect()
+        try:
+            self._see(robot, p["state_timeout"])
+            agent = _agent(checkpoint, p)
+            simulated = self.get_parameter("use_sim_time").value
+            agent.looks_ahead = p["look_ahead"] and not simulated
+            _warm_up(agent, robot)
+            steered = isinstance(agent.task, TwistTask)
+            self._plan_topic = self.create_publisher(
+                PathMessage if spec.pose else JointTrajectory, "~/plan", 1
+            )
+            if steered:
+                kind = TwistStamped if p["stamped_cmd_vel"] else Twist
+                self._twist_topic = self.create_subscription(kind, "cmd_vel", self._take_twist, 1)
+        except BaseException:
+            robot.close()
+            raise
+        model = agent.model
+        assert isinstance(model, LearnedModel)
+        self._driver = Driver(robot, agent, model, model.adapter, p["max_bad"], simulated)
+        self._set_adapt(p["adapt"])
+        self.get_logger().info(
+            f"{spec.name}: {robot.output.topic} ← {', '.join(robot.output.joints)}; "
+            + ", ".join(
+                f"{f.name} = {s}" for f, s in zip(spec.obs, robot.layout.sources, strict=True)
+            )
+        )
+
+    @transition
+    def on_activate(self, state: LifecycleState) -> None:
+        """Start driving, unless somebody else does."""
+        driver = self._configured()
+        topic = driver.robot.output.topic
+        others = other_publishers(self, topic)
+        if others:
+            raise ValueError(
+                f"{', '.join(others)} publishes on {topic} too: a robot takes commands from one "
+                "controller alone; end the other one first"
+            )
+        driver.robot.hold()
+        self._control = Control(driver.robot, driver.agent, self._sink, self._warn, driver.max_bad)
+        dt = driver.robot.spec.dt
+        self._beat = SimClock(self.get_clock(), dt) if driver.simulated_time else Clock(dt)
+        self._ending.clear()
+        self._thread = threading.Thread(target=self._drive, name="control", daemon=True)
+        self._thread.start()
+
+    @transition
+    def on_deactivate(self, state: LifecycleState) -> None:
+        """Stop the robot; the history is gone."""
+        self.halt()
+
+    @transition
+    def on_cleanup(self, state: LifecycleState) -> None:
+        """Give the topics back."""
+        self.halt()
+        self._configured().robot.close()
+        self.destroy_publisher(self._plan_topic)
+        if self._twist_topic is not None:
+            self.destroy_subscription(self._twist_topic)
+        self._driver = self._plan_topic = self._twist_topic = None
+
+    @transition
+    def on_shutdown(self, state: LifecycleState) -> None:
+        """Stop the robot."""
+        self.halt()
+
+    @transition
+    def on_error(self, state: LifecycleState) -> None:
+        """Stop the robot."""
+        self.halt()
+
+    def halt(self) -> None:
+        """End the loop, and send the stop command until it was received; any number of times."""
+        self._ending.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+        if self._thread is not None and self._driver is not None:
+            self._driver.robot.stop()
+        self._thread = self._control = None
+
+    # --- every period ---------------------------------------------------------------------
+
+    def _drive(self) -> None:
+        """The loop's own thread."""
+        assert self._driver and self._control and self._beat
+        robot, control, clock = self._driver.robot, self._control, self._beat
+        period, before = clock.period, 0.0
+        clock.start()
+        try:
+            while not self._ending.is_set():
+                now = time.monotonic()
+                if before:
+                    passed = (now - before) / period
+                    self._off_period.append(period * abs(passed - max(1, round(passed))))
+                before = now
+                self._steer()
+                if isinstance(clock, Clock) and not control.driving and robot.age() < period:
+                    # fall in with the robot's own beat
+                    robot.await_state(period)
+                    clock.align()
+                    before = 0.0
+                control.tick()
+                self._count += 1
+                clock.wait()
+        except Exception:
+            self.get_logger().fatal(f"control ends: {traceback.format_exc()}")
+            robot.stop()
+            self.failed.set()
+
+    def _sink(self, obs: np.ndarray, plan: Plan, sent: np.ndarray, took: float) -> None:
+        assert self._driver is not None
+        self._latency.append(self._driver.robot.age())
+        self._info = {name: float(value[0]) for name, value in plan.info.items()}
+        if self._plan_topic.get_subscription_count():
+            self._plan_topic.publish(self._plan_message(plan))
+
+    def _steer(self) -> None:
+        task = self._configured().agent.task
+        if isinstance(task, TwistTask):
+            since, twist = self._twist or (-math.inf, (0.0, 0.0, 0.0))
+            late = time.monotonic() - since > self.get_parameter("cmd_vel_timeout").value
+            task.steer(*((0.0, 0.0, 0.0) if late else twist))
+
+    # --- what comes in --------------------------------------------------------------------
+
+    def _take_twist(self, message: Any) -> None:  # noqa: ANN401
+        twist = message.twist if isinstance(message, TwistStamped) else message
+        wanted = (twist.linear.x, twist.linear.y, twist.angular.z)
+        if all(math.isfinite(v) for v in wanted):
+            self._twist = time.monotonic(), wanted
+
+    def _serve_adapt(self, request: Any, response: Any) -> Any:  # noqa: ANN401
+        results = self.set_parameters([Parameter("adapt", value=bool(request.data))])
+        response.success, response.message = results[0].successful, results[0].reason
+        return response
+
+    def _serve_stop(self, request: Any, response: Any) -> Any:  # noqa: ANN401
+        control = self._control
+        response.success = control is not None
+        if control is not None:
+            control.stop.trip("asked to by ~/stop")
+        response.message = "~/reset goes on" if control else "the controller is not active"
+        return response
+
+    def _serve_reset(self, request: Any, response: Any) -> Any:  # noqa: ANN401
+        control = self._control
+        response.success = control is not None
+        if control is not None:
+            control.stop.release()
+        response.message = "" if control else "the controller is not active"
+        return response
+
+    def _may_change(self, parameters: list[Parameter]) -> SetParametersResult:
+        """Once configured, only what cannot jolt."""
+        live = {p.name for p in PARAMS if p.live}
+        ours = {p.name for p in PARAMS}
+        for parameter in parameters:
+            if self._driver is not None and parameter.name in ours - live:
+                return SetParametersResult(
+                    successful=False,
+                    reason=f"{parameter.name} is read when the node is configured: deactivate and "
+                    "clean it up first",
+                )
+            if parameter.name == "adapt":
+                self._set_adapt(parameter.value)
+            if parameter.name == "max_bad" and self._control is not None:
+                self._control.bad.most = parameter.value
+        return SetParametersResult(successful=True)
+
+    def _set_adapt(self, on: bool) -> None:
+        if self._driver is not None:
+            model = self._driver.model
+            model.adapter = self._driver.adapter if on else NoAdapter(model.dynamics)
+
+    # --- what goes out --------------------------------------------------------------------
+
+    def _warn(self, why: str) -> None:
+        self.get_logger().warning(why, throttle_duration_sec=1.0)
+
+    def report(self) -> dict[str, float | str]:
+        """The node's state in numbers."""
+        control, clock, driver = self._control, self._beat, self._driver
+        if control is None or clock is None or driver is None:
+            return {"state": "not active"}
+        tick, period, latency = (
+            percentiles(x) for x in (control.took, self._off_period, self._latency)
+        )
+        return {
+            "state": control.state,
+            "ticks": self._count,
+            "missed deadlines": clock.missed,
+            "tick p50 [ms]": tick[0],
+            "tick p99 [ms]": tick[1],
+            "period error p99 [ms]": period[1],
+            "state to command p50 [ms]": latency[0],
+            "state to command p99 [ms]": latency[1],
+            "state age [ms]": 1e3 * driver.robot.age(),
+            "bad states and plans": control.bad.total,
+            "gaps": control.gaps,
+            "adapting": str(self.get_parameter("adapt").value),
+            **self._wanted(driver.agent.task),
+            **self._info,
+        }
+
+    def _wanted(self, task: Task) -> dict[str, float]:
+        if not isinstance(task, TwistTask):
+            return {}
+        return {
+            f"wanted {name}": float(v) for name, v in zip(task.fields, task.target, strict=True)
+        }
+
+    def _diagnose(self) -> None:
+        report = self.report()
+        control = self._control
+        well = control is not None and control.driving
+        level = DiagnosticStatus.OK if well else DiagnosticStatus.WARN
+        if control is not None and control.stop.reason:
+            level = DiagnosticStatus.ERROR
+        status = DiagnosticStatus(
+            level=level, name=f"{self.get_name()}: control", message=str(report["state"])
+        )
+        status.values = [
+            KeyValue(key=k, value=v if isinstance(v, str) else f"{v:g}") for k, v in report.items()
+        ]
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+
+    def _plan_message(self, plan: Plan) -> PathMessage | JointTrajectory:
+        robot = self._configured().robot
+        spec, now = robot.spec, self.get_clock().now()
+        if spec.pose:
+            path = PathMessage()
+            path.header.stamp, path.header.frame_id = now.to_msg(), "odom"
+            for k, (x, y, yaw) in enumerate(plan.predicted[0, :, spec.index(spec.pose)].tolist()):
+                pose = PoseStamped()
+                pose.header.frame_id = "odom"
+                pose.header.stamp = (now + Duration(seconds=(k + 1) * spec.dt)).to_msg()
+                pose.pose.position.x, pose.pose.position.y = x, y
+                pose.pose.orientation.z, pose.pose.orientation.w = (
+                    math.sin(yaw / 2),
+                    math.cos(yaw / 2),
+                )
+                path.poses.append(pose)
+            return path
+        trajectory = JointTrajectory(joint_names=list(robot.output.joints))
+        trajectory.header.stamp = now.to_msg()
+        for k, action in enumerate(plan.actions[0].double().numpy()):
+            point = JointTrajectoryPoint(effort=robot.output.command(action).tolist())
+            point.time_from_start = Duration(seconds=k * spec.dt).to_msg()
+            trajectory.points.append(point)
+        return trajectory
+
+    # --- putting it together --------------------------------------------------------------
+
+    def _robot(self, spec: RobotSpec, p: dict[str, Any]) -> Topics:
+        out, guard = command_path(spec, p, p["command_topic"])
+        u, inf = spec.num_act, math.inf
+        low, high, fast, strong = (
+            _each(p[name], u, default, name)
+            for name, default in (
+                ("position_min", -inf),
+                ("position_max", inf),
+                ("velocity_max", inf),
+                ("effort_max", inf),
+            )
+        )
+        simulated = self.get_parameter("use_sim_time").value
+        stale = p["stale_periods"] * spec.dt
+        return Topics(
+            self,
+            Layout(spec, p["sources"]),
+            out,
+            guard,
+            Envelope(position=np.stack([low, high]), velocity=fast, effort=strong),
+            # simulated time may pass as slowly as it likes
+            stale_s=max(1.0, stale) if simulated else stale,
+            sync_s=0.1 if simulated else 0.2 * spec.dt,
+            stop_s=p["stop_seconds"],
+        )
+
+    def _see(self, robot: Topics, seconds: float) -> None:
+        """Wait for the robot; raises where it is not what the parameters say."""
+        end = time.monotonic() + seconds
+        while not robot.await_state(0.1) and time.monotonic() < end and not self.over.is_set():
+            pass
+        if not robot.await_state(0.0):
+            silent = [t for t in robot.layout.topics if t not in robot.messages]
+            raise SpecError(
+                f"nothing came on {', '.join(silent) or 'all topics at once'} within {seconds:g} "
+                "s: is the robot there, and are topics and namespaces remapped?"
+            )
+        missing = robot.layout.missing(robot.messages)
+        if missing:
+            raise SpecError("; ".join(missing))
+        robot.read()
+
+    def _configured(self) -> Driver:
+        if self._driver is None:
+            raise ValueError("the controller is not configured")
+        return self._driver
+
+
+def command_path(spec: RobotSpec, p: dict[str, Any], topic: str = "") -> tuple[Any, Guard]:
+    """From actions to commands, and the guard on the way; raises where they do not fit."""
+    u, trajectory = spec.num_act, p["trajectory"]
+    if p["interface"] not in INTERFACES:
+        raise ValueError(f"interface is one of {', '.join(INTERFACES)}, not {p['interface']!r}")
+    scale = _each(p["scale"], u, 1.0, "scale")
+    if not (np.isfinite(scale).all() and scale.all()):
+        raise ValueError(f"scale is finite and not 0, not {scale}")
+    out = output(
+        spec,
+        p["joints"],
+        p["actions"],
+        scale,
+        _each(p["offset"], u, 0.0, "offset"),
+        topic=topic or f"/{p['controller']}/{'joint_trajectory' if trajectory else 'commands'}",
+        interface=p["interface"],
+        trajectory=trajectory,
+    )
+    ends = np.stack([out.command(spec.act_low), out.command(spec.act_high)])
+    low, high = ends.min(0), ends.max(0)
+    limits = Limits(
+        low=np.maximum(low, _each(p["command_min"], u, -math.inf, "command_min")),
+        high=np.minimum(high, _each(p["command_max"], u, math.inf, "command_max")),
+        rate=_each(p["command_rate"], u, math.inf, "command_rate"),
+    )
+    rest = out.command(spec.rest)
+    given = p["safe_command"]
+    safe = _each(given, u, 0.0, "safe_command") if given else np.clip(rest, limits.low, limits.high)
+    return out, Guard(limits, safe, spec.dt)
+
+
+def other_publishers(node: Any, topic: str) -> list[str]:  # noqa: ANN401
+    """Full names of the nodes that publish there besides this one."""
+    own = node.get_fully_qualified_name()
+    names = [
+        f"{info.node_namespace.rstrip('/')}/{info.node_name}"
+        for info in node.get_publishers_info_by_topic(topic)
+    ]
+    if own in names:
+        names.remove(own)
+    return names
+
+
+def _each(given: list[float], count: int, default: float, name: str) -> np.ndarray:
+    """One value a joint."""
+    if len(given) not in (0, 1, count):
+        raise ValueError(f"{name} has one value, or one for each of {count} joints: {given}")
+    array = np.array(given or [default], dtype=float)
+    if np.isnan(array).any():
+        raise ValueError(f"{name} has a value that is no number: {given}")
+    return np.broadcast_to(array, (count,)).copy()
+
+
+def _checkpoint(robot: str, folder: str) -> Checkpoint:
+    where = Path(folder) if folder else None
+    if robot:
+        return checkpoints.for_robot(registry.load("robots", robot).spec, where)
+    if where is None:
+        raise ValueError("say which robot it is (robot), or give its trained model (checkpoint)")
+    return checkpoints.load(where)
+
+
+def _agent(checkpoint: Checkpoint, p: dict[str, Any]) -> Agent:
+    spec = checkpoint.spec
+    name = p["task"] or (registry.load("robots", p["robot"]).task if p["robot"] else "twist")
+    task = (
+        TwistTask(spec, p["max_speed"], p["max_turn"])
+        if name == "twist"
+        else tasks.make(name, spec, [p["path"]])
+    )
+    settings = settings_for(spec.name)
+    size = {"horizon": p["horizon"], "num_samples": tuple(p["samples"])}
+    plan = {**settings.plan, **{k: v for k, v in size.items() if v}}
+    settings = dataclasses.replace(settings, plan=plan)
+    planner = make_planner(spec, settings, p["planner"] or None, seed=p["seed"])
+    return Agent(learned_model(p["agent"], checkpoint), planner, task)
+
+
+def _warm_up(agent: Agent, robot: Topics) -> None:
+    """The first decisions of a process are slow: let them be none of the robot's."""
+    obs = robot.layout.read(robot.messages)
+    obs = np.nan_to_num(obs)
+    agent.reset(obs)
+    rest = robot.spec.rest
+    for _ in range(12):
+        agent.observe(obs, rest, obs)
+        agent.act(obs)
+    agent.delay_s = 0.0
+    agent.forget()
+    torch.set_num_threads(1)

@@ -1,0 +1,73 @@
+"""Parameters of the nodes: each with a type, a range and a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.parameter import Parameter
+
+KINDS = {
+    bool: Parameter.Type.BOOL,
+    int: Parameter.Type.INTEGER,
+    float: Parameter.Type.DOUBLE,
+    str: Parameter.Type.STRING,
+    list[str]: Parameter.Type.STRING_ARRAY,
+    list[int]: Parameter.Type.INTEGER_ARRAY,
+    list[float]: Parameter.Type.DOUBLE_ARRAY,
+}
+
+
+@dataclass(frozen=True)
+class Param:
+    """One parameter.
+
+    Attributes:
+        name: of the parameter.
+        kind: of :data:`KINDS`.
+        default: its value unless told otherwise.
+        about: one sentence, with the unit.
+        low: smallest value, for numbers.
+        high: largest value, for numbers.
+        live: whether it may change while the node works.
+    """
+
+    name: str
+    kind: Any
+    default: Any
+    about: str
+    low: float | None = None
+    high: float | None = None
+    live: bool = False
+
+
+def declare(node: Any, params: Sequence[Param]) -> None:  # noqa: ANN401
+    """Declare them all."""
+    for p in params:
+        descriptor = ParameterDescriptor(
+            description=p.about, type=KINDS[p.kind].value, dynamic_typing=False
+        )
+        if p.low is not None and p.high is not None:
+            if p.kind is int:
+                span = IntegerRange(from_value=int(p.low), to_value=int(p.high), step=0)
+                descriptor.integer_range = [span]
+            else:
+                ends = FloatingPointRange(from_value=float(p.low), to_value=float(p.high), step=0.0)
+                descriptor.floating_point_range = [ends]
+        # of an empty list nobody can tell the type: such a parameter is not set, but has one
+        value = KINDS[p.kind] if p.default == [] else p.default
+        try:
+            node.declare_parameter(p.name, value, descriptor)
+        except Exception as error:
+            raise ValueError(f"parameter {p.name} ({p.about}): {error}") from error
+
+
+def values(node: Any, params: Sequence[Param]) -> dict[str, Any]:  # noqa: ANN401
+    """What they are now, as plain Python."""
+    now = {p.name: node.get_parameter_or(p.name).value for p in params}
+    return {
+        p.name: list(now[p.name] or []) if isinstance(p.default, list) else now[p.name]
+        for p in params
+    }
