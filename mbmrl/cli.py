@@ -54,8 +54,16 @@ ONSET = 0.3
 """When a perturbation begins that does not say when, as a share of the episode."""
 
 
+MOST_GAPS = 10
+"""Gaps that `mbmrl data` lists."""
+
+
 class UsageError(ValueError):
     """A request that cannot be met."""
+
+
+class Findings(RuntimeError):
+    """What was looked at is not as it should be."""
 
 
 @dataclass(frozen=True)
@@ -447,7 +455,137 @@ class Bench:
         print(turns.machine())
 
 
-COMMANDS: tuple[type[Callable[[], None]], ...] = (Demo, Run, Eval, Train, Plot, List, Info, Bench)
+@dataclass(frozen=True)
+class Record:
+    """Record a robot that babbles, follows a script or is driven by an agent: data to train on.
+
+    Every tick is on disk at once: a kill loses that tick at most. A folder that holds some of the
+    episodes already gets the missing ones.
+
+    For example:
+
+      mbmrl record --robot my_pkg.mod:MyRobot --share 0.3 --seconds 60 --episodes 5 --out data/mine
+      mbmrl record --robot my_pkg.mod:MyRobot --policy my_pkg.stick:act --out data/mine
+      mbmrl record --robot hexapod --condition friction:scale=0.3 --out data/hexapod
+    """
+
+    robot: RobotName
+    out: Annotated[Path, arg(metavar="DIR", help="Folder of the recordings, all of one robot.")]
+    policy: Annotated[
+        str,
+        arg(
+            metavar="NAME",
+            help="babble; package.module:function, (seconds, obs) to action; or an agent of "
+            "`mbmrl list agents` or an adapter.",
+        ),
+    ] = "babble"
+    checkpoint: CheckpointDir = None
+    condition: Annotated[
+        str,
+        arg(
+            metavar="TEXT",
+            help="What is done to the robot meanwhile: any words. A simulated one is perturbed so, "
+            "as by `mbmrl run --perturb`; + joins several.",
+        ),
+    ] = ""
+    share: Annotated[
+        float, arg(help="How far actions may go from the safe action to the limits, 1 all the way.")
+    ] = 1.0
+    seconds: Seconds = 60.0
+    episodes: Annotated[int, arg(metavar="N", help="How many the folder is to hold.")] = 1
+    seed: Seed = 0
+
+    def __call__(self) -> None:
+        """Record."""
+        _check_numbers(seconds=self.seconds, seed=self.seed, episodes=self.episodes)
+        if not 0 < self.share <= 1:
+            raise UsageError(f"--share is above 0 and at most 1, not {self.share}")
+        import torch
+        from rich.progress import Progress
+
+        from mbmrl import conditions, record, recording
+        from robots.sim import SimRobot
+
+        torch.set_num_threads(1)
+        cls = _load_robot(self.robot, self.seconds)
+        simulated = issubclass(cls, SimRobot)
+        robot: Robot
+        if issubclass(cls, SimRobot):
+            parts = self.condition.split(" + ") if self.condition else []
+            robot = cls([conditions.parse(p) for p in parts], self.seed)
+        else:
+            robot = cls()
+        # another start, and other noise, for every call that goes on
+        seed = self.seed + len(recording.files(self.out))
+        agent = record.policy(self.policy, robot, self.checkpoint, seed)
+        with Progress(transient=True) as progress:
+            total = self.episodes * round(self.seconds / robot.spec.dt)
+            bar = progress.add_task("recording", total=total)
+            written = record.record(
+                robot,
+                agent,
+                self.out,
+                name=self.robot,
+                seconds=self.seconds,
+                episodes=self.episodes,
+                condition=self.condition,
+                share=self.share,
+                real_time=not simulated,
+                watch=lambda: progress.advance(bar),
+            )
+        print(f"{len(written)} new episodes in {self.out}: look at them with `mbmrl data`")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Show what is in recordings: minutes, coverage of every field, gaps, suspicious numbers.
+
+    Exit status 1 where something is suspicious.
+
+    For example:
+
+      mbmrl data data/mine
+      mbmrl data data/mine --png data.png
+    """
+
+    where: Positional[Annotated[Path, arg(metavar="DIR", help="Recordings, or one of them.")]]
+    png: Annotated[
+        Path | None, arg(metavar="FILE", help="When left out, data.png beside the recordings.")
+    ] = None
+
+    def __call__(self) -> None:
+        """Show it."""
+        from mbmrl import recording, survey
+
+        found = recording.load_all(self.where)
+        for table in survey.tables(found):
+            _print(table)
+        picture = (
+            self.png or (self.where if self.where.is_dir() else self.where.parent) / "data.png"
+        )
+        survey.plot(found, picture)
+        print(f"Drawn to {picture}")
+        for gap in [gap for r in found for gap in survey.gaps(r)][:MOST_GAPS]:
+            print(f"gap: {gap.recording} at {gap.at:.2f} s, {gap.seconds:.3f} s long")
+        doubts = survey.suspicious(found)
+        for doubt in doubts:
+            print(f"suspicious: {doubt}")
+        if doubts:
+            raise Findings(f"{len(doubts)} suspicious things in {self.where}")
+
+
+COMMANDS: tuple[type[Callable[[], None]], ...] = (
+    Demo,
+    Run,
+    Eval,
+    Train,
+    Plot,
+    List,
+    Info,
+    Bench,
+    Record,
+    Data,
+)
 
 FILE_ERRORS = (
     FileNotFoundError,
@@ -474,7 +612,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from mbmrl.scene import NoOpenGL
         from robots.sim import Diverged
 
-        if not isinstance(error, BadObservation | Diverged | NoOpenGL):
+        if not isinstance(error, BadObservation | Diverged | NoOpenGL | Findings):
             raise
         return _end(str(error), 1)
     return 0

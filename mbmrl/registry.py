@@ -14,7 +14,7 @@ import os
 import pkgutil
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, cast
@@ -72,15 +72,23 @@ def load(kind: str, name: str) -> type[Any]:
         UnknownName: there is no such component; the message says what there is.
     """
     if ":" in name:
-        # A console script does not search the current directory, where the user's file lies. It
-        # comes last, so that nothing in it shadows a library.
-        if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())
-        return _checked(kind, _import(name))
+        return _checked(kind, _theirs(name))
     found = _components(kind)
     if name not in found:
         raise unknown(kind[:-1], name, sorted(found))
     return found[name]
+
+
+def function(path: str) -> Callable[..., Any]:
+    """The user's function that ``package.module:function`` stands for.
+
+    Raises:
+        UnknownName: there is no such function.
+    """
+    found = _theirs(path)
+    if not callable(found):
+        raise UnknownName(f"{path} is no function but {found!r}")
+    return found
 
 
 def unknown(what: str, name: str, known: Sequence[str]) -> UnknownName:
@@ -139,6 +147,17 @@ def _from_entry_points(kind: str) -> Iterator[tuple[str, type[Any]]]:
                 f"{error!r}",
                 stacklevel=2,
             )
+
+
+def _theirs(path: str) -> object:
+    """:func:`_import`, from the current directory too.
+
+    A console script does not search it, though the user's file lies there. It comes last, so that
+    nothing in it shadows a library.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    return _import(path)
 
 
 def _import(path: str) -> object:
