@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -70,6 +71,10 @@ class Findings(RuntimeError):
 class Train:
     """Make a checkpoint from nothing: collect data, meta-train, collect with the result, repeat.
 
+    With --data it learns from recordings alone: of a robot that is not simulated, by its class or
+    by the spec that is stored in them. Whether their conditions are labelled or not, each window is
+    a task of its own.
+
     Goes on where an earlier call with the same flags was cut off. TensorBoard's curves lie in
     DIR/curves.
 
@@ -78,10 +83,21 @@ class Train:
       mbmrl train --robot hexapod --out runs/hexapod
       mbmrl train --robot hexapod --out runs/quick --minutes 5
       mbmrl train --robot cheetah --out runs/all --adapter all
+      mbmrl train --data data/mine --out runs/mine
     """
 
     out: Annotated[Path, arg(metavar="DIR", help="Folder of the checkpoint.")]
-    robot: RobotName = "hexapod"
+    robot: Annotated[
+        str | None,
+        arg(
+            metavar="NAME",
+            help="From `mbmrl list robots`, or package.module:Class; when left out, the hexapod, "
+            "or the one of the recordings.",
+        ),
+    ] = None
+    data: Annotated[
+        Path | None, arg(metavar="DIR", help="Recordings, as `mbmrl record` writes them.")
+    ] = None
     minutes: Annotated[
         float | None,
         arg(
@@ -100,7 +116,7 @@ class Train:
     def __call__(self) -> None:
         """Train."""
         _check_numbers(minutes=self.minutes, seed=self.seed)
-        from mbmrl.train import train
+        from mbmrl.train import train, train_from
 
         adapters = _split(self.adapter)
         if adapters == ("all",):
@@ -108,7 +124,11 @@ class Train:
             adapters = tuple(a for a, c in every.items() if a != "none" and not c.trained_as)
         elif adapters == ("default",):
             adapters = ()
-        out = train(self.robot, self.out, self.minutes, self.seed, adapters)
+        how = (self.minutes, self.seed, adapters)
+        if self.data:
+            out = train_from(self.data, self.out, self.robot, *how)
+        else:
+            out = train(self.robot or "hexapod", self.out, *how)
         print(f"The checkpoint lies in {out}: try `mbmrl run --checkpoint {out}`")
 
 
@@ -574,6 +594,54 @@ class Data:
             raise Findings(f"{len(doubts)} suspicious things in {self.where}")
 
 
+@dataclass(frozen=True)
+class CheckModel:
+    """Compare a model's predictions with a recording that it was not trained on, before it drives.
+
+    Errors of every field one step ahead and open loop, in SI units, adapted and not, against who
+    expects nothing to change, and who expects everything to go on as it did. The verdict is the
+    number of steps for which the adapted model beats the better one of these two, in the geometric
+    mean over the fields. Exit status 1 where that is none.
+
+    For example:
+
+      mbmrl check-model data/held-out --checkpoint runs/mine
+      mbmrl check-model data/held-out --checkpoint runs/mine --horizon 30 --png check.png
+    """
+
+    where: Positional[Annotated[Path, arg(metavar="DIR", help="Recordings, or one of them.")]]
+    checkpoint: CheckpointDir = None
+    horizon: Annotated[
+        int | None,
+        arg(metavar="N", help="Steps ahead; when left out, as far as the planner looks."),
+    ] = None
+    png: Annotated[
+        Path | None, arg(metavar="FILE", help="When left out, check.png beside the recordings.")
+    ] = None
+
+    def __call__(self) -> None:
+        """Check."""
+        _check_numbers(seed=0, horizon=self.horizon)
+        import torch
+
+        from mbmrl import checkpoint, foresight, recording
+
+        torch.set_num_threads(1)
+        found = recording.load_all(self.where)
+        model = checkpoint.for_robot(found[0].spec, self.checkpoint)
+        planned = foresight.planned(model.spec)
+        horizon = self.horizon or planned
+        chosen = foresight.places(found, model.window, horizon)
+        foreseen = foresight.foresee(model, chosen, horizon)
+        _print(foresight.table(foreseen))
+        picture = self.png or _beside(self.where) / "check.png"
+        foresight.plot(model, found, foreseen, picture)
+        print(f"Drawn to {picture}")
+        print(foresight.verdict(foreseen, planned))
+        if foreseen.horizon() == 0:
+            raise Findings(f"the model in {self.checkpoint} foresees nothing")
+
+
 COMMANDS: tuple[type[Callable[[], None]], ...] = (
     Demo,
     Run,
@@ -585,6 +653,7 @@ COMMANDS: tuple[type[Callable[[], None]], ...] = (
     Bench,
     Record,
     Data,
+    CheckModel,
 )
 
 FILE_ERRORS = (
@@ -618,16 +687,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def command_name(command: type[object]) -> str:
+    """How users call it: ``CheckModel`` is ``check-model``."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", command.__name__).lower()
+
+
 def _parse(argv: list[str]) -> Callable[[], None]:
     """The command that the arguments stand for; exits on ``--help`` and on mistakes."""
-    by_name = {cls.__name__.lower(): cls for cls in COMMANDS}
+    by_name = {command_name(cls): cls for cls in COMMANDS}
     name, *rest = argv or ["--help"]
     if name in by_name:
         flags = (tyro.conf.FlagCreatePairsOff,)
         return tyro.cli(by_name[name], prog=f"mbmrl {name}", args=rest, config=flags)
     if name in ("-h", "--help"):
         lines = {name: (cls.__doc__ or "").partition("\n")[0] for name, cls in by_name.items()}
-        commands = "\n".join(f"  {name:6} {line}" for name, line in lines.items())
+        commands = "\n".join(f"  {name:11} {line}" for name, line in lines.items())
         print(
             f"usage: mbmrl COMMAND [--help] …\n\n{(__doc__ or '').strip()}\n\nCommands:\n{commands}"
         )
@@ -694,6 +768,11 @@ def _check_numbers(*, seed: int, **positive: float | None) -> None:
     for name, value in positive.items():
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"--{name} is a positive number, not {value}")
+
+
+def _beside(where: Path) -> Path:
+    """The folder that it is, or that it lies in."""
+    return where if where.is_dir() else where.parent
 
 
 def _check_file(file: Path | None) -> None:

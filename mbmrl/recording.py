@@ -66,7 +66,7 @@ class Recording:
         good = np.isfinite(self.obs).all(1) & np.isfinite(self.act).all(1)
         joined = (np.abs(step - 1) <= JITTER) & good[1:] & good[:-1]
         edges = np.flatnonzero(np.diff(np.r_[False, joined, False]))
-        return [slice(a, b + 1) for a, b in edges.reshape(-1, 2)]
+        return [slice(a, b + 1) for a, b in edges.reshape(-1, 2).tolist()]
 
 
 class Writer:

@@ -57,8 +57,8 @@ RULES = (
     Rule("mbmrl/__init__.py", libraries=()),
     Rule("mbmrl/spec.py", libraries=("numpy",)),
     Rule("mbmrl/registry.py", libraries=()),
-    Rule("mbmrl/recording.py", ("mbmrl.spec",), libraries=("numpy", "jaxtyping")),
-    Rule("mbmrl/doubts.py", ("mbmrl.spec",), libraries=("numpy", "jaxtyping")),
+    Rule("mbmrl/recording.py", ("mbmrl.spec",), ("numpy", "jaxtyping", "typing_extensions")),
+    Rule("mbmrl/doubts.py", ("mbmrl.spec",), ("numpy", "jaxtyping")),
     Rule("mbmrl/adapters/*", LEARNING),
     # A checkpoint names its adapter.
     Rule("mbmrl/checkpoint.py", (*LEARNING, "mbmrl.registry")),
