@@ -38,7 +38,11 @@ if TYPE_CHECKING:
     from robots.sim import SimRobot
 
 RobotName = Annotated[
-    str, arg(metavar="NAME", help="From `mbmrl list robots`, or package.module:Class.")
+    str,
+    arg(
+        metavar="NAME",
+        help="From `mbmrl list robots`, package.module:Class, or DRIVER=FILE.",
+    ),
 ]
 CheckpointDir = Annotated[
     Path | None,

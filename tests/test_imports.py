@@ -66,6 +66,7 @@ RULES = (
     Rule("mbmrl/loop.py", ("mbmrl.spec", "mbmrl.types")),
     Rule("mbmrl/engines/*", ("mbmrl.engines", "mbmrl.dynamics", "mbmrl.spec", "mbmrl.types")),
     Rule("controllers/*", ("controllers", "mbmrl.engines", *LEARNING)),
+    Rule("robots/replay.py", ("robots", "mbmrl.recording"), SIMULATION, never=("torch",)),
     Rule("robots/*", ("robots", "mbmrl.spec"), SIMULATION, never=("torch",)),
     # The rest composes, see test_components_come_by_the_registry.
     Rule("mbmrl/*", PROJECT),
