@@ -646,6 +646,114 @@ class CheckModel:
             raise Findings(f"the model in {self.checkpoint} foresees nothing")
 
 
+@dataclass(frozen=True)
+class RobotCommand:
+    """Check that a robot's driver keeps the contract: timing, stopping, units, the action returned.
+
+    Actions stay within 2 % of the way from the safe action to the limits, and reset() is not
+    called, unless --allow-motion. Exit status 1 where a check fails.
+
+    For example:
+
+      mbmrl robot check my_pkg.mod:MyRobot
+      mbmrl robot check my_pkg.mod:MyRobot --allow-motion --unplug
+      mbmrl robot check dynamixel=arm.yaml
+    """
+
+    what: Positional[Literal["check"]]
+    name: Positional[RobotName]
+    allow_motion: Annotated[
+        bool, arg(help="The robot may move: it is reset, and sent actions beyond its limits.")
+    ] = False
+    unplug: Annotated[bool, arg(help="Ask for the robot's cable to be pulled in the end.")] = False
+
+    def __call__(self) -> None:
+        """Check."""
+        from mbmrl import testing
+
+        cls: type[Robot] = registry.load("robots", self.name)
+
+        def ask(robot: Robot) -> None:
+            input("Pull the robot's cable, and press Enter: ")
+
+        findings = testing.examine(cls, self.allow_motion, ask if self.unplug else None)
+        _print(testing.report(self.name, findings))
+        failed = sum(f.result == "fail" for f in findings)
+        if failed:
+            raise Findings(f"{self.name} fails {failed} checks")
+
+
+@dataclass(frozen=True)
+class Import:
+    """Make recordings of a ROS 2 bag (sqlite3 or MCAP), or of what `mbmrl run` wrote.
+
+    A bag needs a mapping: which number of which message each field of the robot is. What is read is
+    resampled to the robot's control period, and cut where samples are missing. How a mapping is
+    written, and how it is interpolated: `python -m pydoc mbmrl.bags`.
+
+    For example:
+
+      mbmrl import bags/monday --mapping mapping.yaml --out data/mine
+      mbmrl import bags/ice.mcap --mapping mapping.yaml --condition ice --out data/mine
+      mbmrl import runs/mine --out data/mine
+    """
+
+    where: Positional[Annotated[Path, arg(metavar="PATH", help="The bag, or the run's folder.")]]
+    out: Annotated[Path, arg(metavar="DIR", help="Folder of the recordings.")]
+    mapping: Annotated[
+        Path | None, arg(metavar="FILE", help="YAML; a bag that mbmrl wrote has its own.")
+    ] = None
+    condition: Annotated[str, arg(metavar="TEXT", help="What was done to the robot.")] = ""
+
+    def __call__(self) -> None:
+        """Import."""
+        import dataclasses
+
+        from mbmrl import bags, log, logs, recording, survey
+
+        if (self.where / "run.json").is_file():
+            made = logs.by_condition(log.load(self.where))
+        else:
+            mapping = bags.load_mapping(self.mapping or self.where / "mapping.yaml")
+            samples = bags.read(self.where, mapping.sources)
+            for name, found in samples.items():
+                if found.back:
+                    print(f"{name}: {found.back} samples that go back in time are left out")
+            made = [bags.resample(mapping, samples)]
+        for r, path in zip(made, recording.numbered(self.out), strict=False):
+            r = dataclasses.replace(r, condition=self.condition or r.condition, name=path.stem)
+            recording.save(path, r)
+            gaps, minutes = survey.gaps(r), survey.seconds(r) / 60
+            print(f"{path}: {minutes:.2f} minutes that can be used, {len(gaps)} gaps")
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a recording, or what `mbmrl run` wrote, as a ROS 2 bag that plotting tools open.
+
+    Each field is a topic of std_msgs/Float64. The bag's folder holds the mapping, too, by which
+    `mbmrl import` reads it again.
+
+    For example:
+
+      mbmrl export data/mine/0000.episode --out bags/mine
+      mbmrl export runs/mine --out bags/run --storage sqlite3
+    """
+
+    where: Positional[Annotated[Path, arg(metavar="PATH", help="A recording, or a run's folder.")]]
+    out: Annotated[Path, arg(metavar="DIR", help="The bag's folder; there is none yet.")]
+    storage: Literal["mcap", "sqlite3"] = "mcap"
+
+    def __call__(self) -> None:
+        """Export."""
+        from mbmrl import bags, log, logs, recording
+
+        run = self.where.is_dir()
+        found = logs.of_run(log.load(self.where)) if run else recording.load(self.where)
+        bags.write(found, self.out, self.storage)
+        print(f"Written to {self.out}")
+
+
 COMMANDS: tuple[type[Callable[[], None]], ...] = (
     Demo,
     Run,
@@ -658,8 +766,13 @@ COMMANDS: tuple[type[Callable[[], None]], ...] = (
     Record,
     Data,
     CheckModel,
+    RobotCommand,
+    Import,
+    Export,
 )
 
+EXTRAS = {"rosbags": "bags", "ruamel": "bags,dynamixel", "dynamixel_sdk": "dynamixel"}
+"""What brings a library that a command may lack."""
 FILE_ERRORS = (
     FileNotFoundError,
     FileExistsError,
@@ -680,6 +793,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, *FILE_ERRORS) as error:
         return _end(str(error), 2)
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        if not extra:
+            raise
+        return _end(f"{error.name} is not installed: pip install 'mbmrl[{extra}]'", 2)
     except RuntimeError as error:
         from mbmrl.loop import BadObservation
         from mbmrl.scene import NoOpenGL
@@ -692,8 +810,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def command_name(command: type[object]) -> str:
-    """How users call it: ``CheckModel`` is ``check-model``."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", command.__name__).lower()
+    """How users call it: ``CheckModel`` is ``check-model``, ``RobotCommand`` is ``robot``."""
+    name = command.__name__.removesuffix("Command")
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()
 
 
 def _parse(argv: list[str]) -> Callable[[], None]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 
 from mbmrl.data import Episodes
+from mbmrl.log import Run
 from mbmrl.recording import Recording, RecordingError
 
 BLOCK = 2
@@ -53,3 +55,32 @@ def episodes(recordings: Sequence[Recording], window: int, labels: int) -> Episo
             "at least"
         )
     return Episodes(np.array(obs), np.array(act), np.zeros(len(obs), dtype=int), condition)
+
+
+def of_run(run: Run) -> Recording:
+    """What ``mbmrl run`` wrote, as one recording."""
+    return Recording(
+        spec=run.spec,
+        robot=run.robot,
+        stamps=run.time,
+        obs=run.log.obs[:, 0].astype(float),
+        act=run.log.act[:, 0].astype(float),
+    )
+
+
+def by_condition(run: Run) -> list[Recording]:
+    """The same, a recording for each of the robot's conditions in turn."""
+    whole = of_run(run)
+    onsets = [round(onset / run.spec.dt) for onset in run.onsets]
+    edges = sorted({0, *onsets, len(whole)})
+    return [
+        replace(
+            whole,
+            condition=" + ".join(
+                text for text, at in zip(run.perturbations, onsets, strict=True) if at <= first
+            ),
+            **{name: getattr(whole, name)[first:end] for name in ("stamps", "obs", "act")},
+        )
+        for first, end in pairwise(edges)
+        if end - first > 1
+    ]

@@ -87,10 +87,10 @@ class Gentle:
         self.robot.reset()
 
     def read(self) -> Float[np.ndarray, " o"]:
-        """The robot's reading, stamped by its own clock where it is simulated."""
-        obs = self.robot.read()
-        sim = isinstance(self.robot, SimRobot)
-        self.stamp = self.robot.time if sim else time.monotonic()  # type: ignore[attr-defined]
+        """The robot's reading, stamped by its own clock where it has one."""
+        obs, robot = self.robot.read(), self.robot
+        measured = robot.time if isinstance(robot, SimRobot) else robot.stamp
+        self.stamp = time.monotonic() if measured is None else measured
         return obs
 
     def write(self, act: Float[np.ndarray, " u"]) -> Float[np.ndarray, " u"]:

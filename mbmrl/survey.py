@@ -71,7 +71,8 @@ def suspicious(recordings: Sequence[Recording]) -> list[str]:
     columns = [values for _, values in _columns(recordings)]
     obs, acts = np.stack(columns[: spec.num_obs], 1), columns[spec.num_obs :]
     of_acts = [d for f, v in zip(spec.act, acts, strict=True) for d in doubts.of_field(f, v)]
-    return [*doubts.of_spec(spec), *doubts.of_readings(spec, obs), *of_acts]
+    every = [*doubts.of_spec(spec), *doubts.of_readings(spec, obs), *of_acts]
+    return [doubt.text for doubt in every]
 
 
 def tables(recordings: Sequence[Recording]) -> list[Table]:

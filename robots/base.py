@@ -26,6 +26,10 @@ class Robot(ABC):
     task: ClassVar[str] = "speed"
     """Name of the task in :mod:`mbmrl.tasks` that the robot is driven by unless told otherwise."""
 
+    stamp: float | None = None
+    """When the newest reading was measured, on :func:`time.monotonic` [s]; None where the driver
+    cannot say."""
+
     @abstractmethod
     def connect(self) -> None:
         """Open the connection; may be called again after :meth:`stop`."""
@@ -36,7 +40,10 @@ class Robot(ABC):
 
     @abstractmethod
     def read(self) -> Float[np.ndarray, " o"]:
-        """The newest observation, in the order and the units of ``spec.obs``."""
+        """The newest observation, in the order and the units of ``spec.obs``.
+
+        Never waits longer than a control period; raises where the robot is gone.
+        """
 
     @abstractmethod
     def write(self, act: Float[np.ndarray, " u"]) -> Float[np.ndarray, " u"]:
@@ -44,7 +51,7 @@ class Robot(ABC):
 
     @abstractmethod
     def stop(self) -> None:
-        """Go to the safe state. Idempotent."""
+        """Go to the safe state: again and again, from any thread, connected or not."""
 
     def __enter__(self) -> Self:
         """Connect."""
