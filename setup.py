@@ -13,6 +13,9 @@ version = re.search(
 )
 assert version is not None, "mbmrl/__init__.py defines no __version__"
 
+DYNAMIXEL = ["dynamixel-sdk", "ruamel.yaml"]
+BAGS = ["rosbags", "ruamel.yaml"]
+
 setup(
     name="mbmrl",
     version=version[1],
@@ -47,7 +50,20 @@ setup(
         "imageio-ffmpeg",
     ],
     extras_require={
-        "dev": ["pytest", "pytest-xdist", "hypothesis", "beartype", "ruff", "mypy"],
+        "dev": [
+            "pytest",
+            "pytest-xdist",
+            "hypothesis",
+            "beartype",
+            "ruff",
+            "mypy",
+            *DYNAMIXEL,
+            *BAGS,
+        ],
+        # A bus of servos, by `--robot dynamixel=FILE`.
+        "dynamixel": DYNAMIXEL,
+        # `mbmrl import` and `mbmrl export`.
+        "bags": BAGS,
         # What `mbmrl bench` compares with, each where installed. mbrl 0.2.0 is not among them: it
         # pins a hydra-core that fails on Python 3.11. `pip install --no-deps mbrl==0.2.0` beside
         # these serves.

@@ -1,7 +1,8 @@
-"""Planners that look at no model: rest, babbling, and exploring around another planner."""
+"""Planners that look at no model: rest, babbling, scripts, and exploring around another one."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -65,6 +66,37 @@ class Babble:
         self.filtered += 0.4 * (rng.normal(0, 1, (r, u)) - self.filtered)
         action = np.clip(self.held + 2 * self.noise * half * self.filtered, self.low, self.high)
         return _just(obs, torch.from_numpy(action).float())
+
+
+class Script:
+    """What somebody's function says: a script, or an operator with a joystick.
+
+    Args:
+        spec: of the robot.
+        function: time since the episode began [s] and observation → action.
+    """
+
+    def __init__(
+        self, spec: RobotSpec, function: Callable[[float, np.ndarray], np.ndarray]
+    ) -> None:
+        self.spec, self.function = spec, function
+        self.reset()
+
+    def reset(self, num_robots: int = 1) -> None:
+        """Start the clock anew."""
+        self.ticks = 0
+
+    def plan(self, obs: Float[Tensor, "r o"], rollout: RolloutFn, cost: CostFn) -> Plan:
+        """Ask the function, for each robot."""
+        time = self.ticks * self.spec.dt
+        self.ticks += 1
+        acts = np.array([self.function(time, row) for row in obs.double().numpy()], dtype=float)
+        if acts.shape != (len(obs), self.spec.num_act):
+            raise ValueError(
+                f"the script gives {acts.shape[1:]} actions, {self.spec.name} takes "
+                f"{self.spec.num_act}"
+            )
+        return _just(obs, torch.from_numpy(acts).float())
 
 
 class Explore:

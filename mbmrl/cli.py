@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -40,7 +41,11 @@ if TYPE_CHECKING:
     from robots.sim import SimRobot
 
 RobotName = Annotated[
-    str, arg(metavar="NAME", help="From `mbmrl list robots`, or package.module:Class.")
+    str,
+    arg(
+        metavar="NAME",
+        help="From `mbmrl list robots`, package.module:Class, or DRIVER=FILE.",
+    ),
 ]
 CheckpointDir = Annotated[
     Path | None,
@@ -57,13 +62,25 @@ ONSET = 0.3
 """When a perturbation begins that does not say when, as a share of the episode."""
 
 
+MOST_GAPS = 10
+"""Gaps that `mbmrl data` lists."""
+
+
 class UsageError(ValueError):
     """A request that cannot be met."""
+
+
+class Findings(RuntimeError):
+    """What was looked at is not as it should be."""
 
 
 @dataclass(frozen=True)
 class Train:
     """Make a checkpoint from nothing: collect data, meta-train, collect with the result, repeat.
+
+    With --data it learns from recordings alone: of a robot that is not simulated, by its class or
+    by the spec that is stored in them. Whether their conditions are labelled or not, each window is
+    a task of its own.
 
     Goes on where an earlier call with the same flags was cut off. TensorBoard's curves lie in
     DIR/curves.
@@ -73,10 +90,21 @@ class Train:
       mbmrl train --robot hexapod --out runs/hexapod
       mbmrl train --robot hexapod --out runs/quick --minutes 5
       mbmrl train --robot cheetah --out runs/all --adapter all
+      mbmrl train --data data/mine --out runs/mine
     """
 
     out: Annotated[Path, arg(metavar="DIR", help="Folder of the checkpoint.")]
-    robot: RobotName = "hexapod"
+    robot: Annotated[
+        str | None,
+        arg(
+            metavar="NAME",
+            help="From `mbmrl list robots`, or package.module:Class; when left out, the hexapod, "
+            "or the one of the recordings.",
+        ),
+    ] = None
+    data: Annotated[
+        Path | None, arg(metavar="DIR", help="Recordings, as `mbmrl record` writes them.")
+    ] = None
     minutes: Annotated[
         float | None,
         arg(
@@ -95,7 +123,7 @@ class Train:
     def __call__(self) -> None:
         """Train."""
         _check_numbers(minutes=self.minutes, seed=self.seed)
-        from mbmrl.train import train
+        from mbmrl.train import train, train_from
 
         adapters = _split(self.adapter)
         if adapters == ("all",):
@@ -103,7 +131,11 @@ class Train:
             adapters = tuple(a for a, c in every.items() if a != "none" and not c.trained_as)
         elif adapters == ("default",):
             adapters = ()
-        out = train(self.robot, self.out, self.minutes, self.seed, adapters)
+        how = (self.minutes, self.seed, adapters)
+        if self.data:
+            out = train_from(self.data, self.out, self.robot, *how)
+        else:
+            out = train(self.robot or "hexapod", self.out, *how)
         print(f"The checkpoint lies in {out}: try `mbmrl run --checkpoint {out}`")
 
 
@@ -668,20 +700,303 @@ class Ros:
             raise SystemExit(status)
 
 
+@dataclass(frozen=True)
+class Record:
+    """Record a robot that babbles, follows a script or is driven by an agent: data to train on.
+
+    Every tick is on disk at once: a kill loses that tick at most. A folder that holds some of the
+    episodes already gets the missing ones.
+
+    For example:
+
+      mbmrl record --robot my_pkg.mod:MyRobot --share 0.3 --seconds 60 --episodes 5 --out data/mine
+      mbmrl record --robot my_pkg.mod:MyRobot --policy my_pkg.stick:act --out data/mine
+      mbmrl record --robot hexapod --condition friction:scale=0.3 --out data/hexapod
+    """
+
+    robot: RobotName
+    out: Annotated[Path, arg(metavar="DIR", help="Folder of the recordings, all of one robot.")]
+    policy: Annotated[
+        str,
+        arg(
+            metavar="NAME",
+            help="babble; package.module:function, (seconds, obs) to action; or an agent of "
+            "`mbmrl list agents` or an adapter.",
+        ),
+    ] = "babble"
+    checkpoint: CheckpointDir = None
+    condition: Annotated[
+        str,
+        arg(
+            metavar="TEXT",
+            help="What is done to the robot meanwhile: any words. A simulated one is perturbed so, "
+            "as by `mbmrl run --perturb`; + joins several.",
+        ),
+    ] = ""
+    share: Annotated[
+        float, arg(help="How far actions may go from the safe action to the limits, 1 all the way.")
+    ] = 1.0
+    seconds: Seconds = 60.0
+    episodes: Annotated[int, arg(metavar="N", help="How many the folder is to hold.")] = 1
+    seed: Seed = 0
+
+    def __call__(self) -> None:
+        """Record."""
+        _check_numbers(seconds=self.seconds, seed=self.seed, episodes=self.episodes)
+        if not 0 < self.share <= 1:
+            raise UsageError(f"--share is above 0 and at most 1, not {self.share}")
+        import torch
+        from rich.progress import Progress
+
+        from mbmrl import conditions, record, recording
+        from robots.sim import SimRobot
+
+        torch.set_num_threads(1)
+        cls = _load_robot(self.robot, self.seconds)
+        simulated = issubclass(cls, SimRobot)
+        robot: Robot
+        if issubclass(cls, SimRobot):
+            parts = self.condition.split(" + ") if self.condition else []
+            robot = cls([conditions.parse(p) for p in parts], self.seed)
+        else:
+            robot = cls()
+        # another start, and other noise, for every call that goes on
+        seed = self.seed + len(recording.files(self.out))
+        agent = record.policy(self.policy, robot, self.checkpoint, seed)
+        with Progress(transient=True) as progress:
+            total = self.episodes * round(self.seconds / robot.spec.dt)
+            bar = progress.add_task("recording", total=total)
+            written = record.record(
+                robot,
+                agent,
+                self.out,
+                name=self.robot,
+                seconds=self.seconds,
+                episodes=self.episodes,
+                condition=self.condition,
+                share=self.share,
+                real_time=not simulated,
+                watch=lambda: progress.advance(bar),
+            )
+        print(f"{len(written)} new episodes in {self.out}: look at them with `mbmrl data`")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Show what is in recordings: minutes, coverage of every field, gaps, suspicious numbers.
+
+    Exit status 1 where something is suspicious.
+
+    For example:
+
+      mbmrl data data/mine
+      mbmrl data data/mine --png data.png
+    """
+
+    where: Positional[Annotated[Path, arg(metavar="DIR", help="Recordings, or one of them.")]]
+    png: Annotated[
+        Path | None, arg(metavar="FILE", help="When left out, data.png beside the recordings.")
+    ] = None
+
+    def __call__(self) -> None:
+        """Show it."""
+        from mbmrl import recording, survey
+
+        found = recording.load_all(self.where)
+        for table in survey.tables(found):
+            _print(table)
+        picture = (
+            self.png or (self.where if self.where.is_dir() else self.where.parent) / "data.png"
+        )
+        survey.plot(found, picture)
+        print(f"Drawn to {picture}")
+        for gap in [gap for r in found for gap in survey.gaps(r)][:MOST_GAPS]:
+            print(f"gap: {gap.recording} at {gap.at:.2f} s, {gap.seconds:.3f} s long")
+        doubts = survey.suspicious(found)
+        for doubt in doubts:
+            print(f"suspicious: {doubt}")
+        if doubts:
+            raise Findings(f"{len(doubts)} suspicious things in {self.where}")
+
+
+@dataclass(frozen=True)
+class CheckModel:
+    """Compare a model's predictions with a recording that it was not trained on, before it drives.
+
+    Errors of every field one step ahead and open loop, in SI units, adapted and not, against who
+    expects nothing to change, and who expects everything to go on as it did. The verdict is the
+    number of steps for which the adapted model beats the better one of these two, in the geometric
+    mean over the fields. Exit status 1 where that is none.
+
+    For example:
+
+      mbmrl check-model data/held-out --checkpoint runs/mine
+      mbmrl check-model data/held-out --checkpoint runs/mine --horizon 30 --png check.png
+    """
+
+    where: Positional[Annotated[Path, arg(metavar="DIR", help="Recordings, or one of them.")]]
+    checkpoint: CheckpointDir = None
+    horizon: Annotated[
+        int | None,
+        arg(metavar="N", help="Steps ahead; when left out, as far as the planner looks."),
+    ] = None
+    png: Annotated[
+        Path | None, arg(metavar="FILE", help="When left out, check.png beside the recordings.")
+    ] = None
+
+    def __call__(self) -> None:
+        """Check."""
+        _check_numbers(seed=0, horizon=self.horizon)
+        import torch
+
+        from mbmrl import checkpoint, foresight, recording
+
+        torch.set_num_threads(1)
+        found = recording.load_all(self.where)
+        model = checkpoint.for_robot(found[0].spec, self.checkpoint)
+        planned = foresight.planned(model.spec)
+        horizon = self.horizon or planned
+        chosen = foresight.places(found, model.window, horizon)
+        foreseen = foresight.foresee(model, chosen, horizon)
+        _print(foresight.table(foreseen))
+        picture = self.png or _beside(self.where) / "check.png"
+        foresight.plot(model, found, foreseen, picture)
+        print(f"Drawn to {picture}")
+        print(foresight.verdict(foreseen, planned))
+        if foreseen.horizon() == 0:
+            raise Findings(f"the model in {self.checkpoint} foresees nothing")
+
+
+@dataclass(frozen=True)
+class RobotCommand:
+    """Check that a robot's driver keeps the contract: timing, stopping, units, the action returned.
+
+    Actions stay within 2 % of the way from the safe action to the limits, and reset() is not
+    called, unless --allow-motion. Exit status 1 where a check fails.
+
+    For example:
+
+      mbmrl robot check my_pkg.mod:MyRobot
+      mbmrl robot check my_pkg.mod:MyRobot --allow-motion --unplug
+      mbmrl robot check dynamixel=arm.yaml
+    """
+
+    what: Positional[Literal["check"]]
+    name: Positional[RobotName]
+    allow_motion: Annotated[
+        bool, arg(help="The robot may move: it is reset, and sent actions beyond its limits.")
+    ] = False
+    unplug: Annotated[bool, arg(help="Ask for the robot's cable to be pulled in the end.")] = False
+
+    def __call__(self) -> None:
+        """Check."""
+        from mbmrl import testing
+
+        cls: type[Robot] = registry.load("robots", self.name)
+
+        def ask(robot: Robot) -> None:
+            input("Pull the robot's cable, and press Enter: ")
+
+        findings = testing.examine(cls, self.allow_motion, ask if self.unplug else None)
+        _print(testing.report(self.name, findings))
+        failed = sum(f.result == "fail" for f in findings)
+        if failed:
+            raise Findings(f"{self.name} fails {failed} checks")
+
+
+@dataclass(frozen=True)
+class Import:
+    """Make recordings of a ROS 2 bag (sqlite3 or MCAP), or of what `mbmrl run` wrote.
+
+    A bag needs a mapping: which number of which message each field of the robot is. What is read is
+    resampled to the robot's control period, and cut where samples are missing. How a mapping is
+    written, and how it is interpolated: `python -m pydoc mbmrl.bags`.
+
+    For example:
+
+      mbmrl import bags/monday --mapping mapping.yaml --out data/mine
+      mbmrl import bags/ice.mcap --mapping mapping.yaml --condition ice --out data/mine
+      mbmrl import runs/mine --out data/mine
+    """
+
+    where: Positional[Annotated[Path, arg(metavar="PATH", help="The bag, or the run's folder.")]]
+    out: Annotated[Path, arg(metavar="DIR", help="Folder of the recordings.")]
+    mapping: Annotated[
+        Path | None, arg(metavar="FILE", help="YAML; a bag that mbmrl wrote has its own.")
+    ] = None
+    condition: Annotated[str, arg(metavar="TEXT", help="What was done to the robot.")] = ""
+
+    def __call__(self) -> None:
+        """Import."""
+        import dataclasses
+
+        from mbmrl import bags, log, logs, recording, survey
+
+        if (self.where / "run.json").is_file():
+            made = logs.by_condition(log.load(self.where))
+        else:
+            mapping = bags.load_mapping(self.mapping or self.where / "mapping.yaml")
+            samples = bags.read(self.where, mapping.sources)
+            for name, found in samples.items():
+                if found.back:
+                    print(f"{name}: {found.back} samples that go back in time are left out")
+            made = [bags.resample(mapping, samples)]
+        for r, path in zip(made, recording.numbered(self.out), strict=False):
+            r = dataclasses.replace(r, condition=self.condition or r.condition, name=path.stem)
+            recording.save(path, r)
+            gaps, minutes = survey.gaps(r), survey.seconds(r) / 60
+            print(f"{path}: {minutes:.2f} minutes that can be used, {len(gaps)} gaps")
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a recording, or what `mbmrl run` wrote, as a ROS 2 bag that plotting tools open.
+
+    Each field is a topic of std_msgs/Float64. The bag's folder holds the mapping, too, by which
+    `mbmrl import` reads it again.
+
+    For example:
+
+      mbmrl export data/mine/0000.episode --out bags/mine
+      mbmrl export runs/mine --out bags/run --storage sqlite3
+    """
+
+    where: Positional[Annotated[Path, arg(metavar="PATH", help="A recording, or a run's folder.")]]
+    out: Annotated[Path, arg(metavar="DIR", help="The bag's folder; there is none yet.")]
+    storage: Literal["mcap", "sqlite3"] = "mcap"
+
+    def __call__(self) -> None:
+        """Export."""
+        from mbmrl import bags, log, logs, recording
+
+        run = self.where.is_dir()
+        found = logs.of_run(log.load(self.where)) if run else recording.load(self.where)
+        bags.write(found, self.out, self.storage)
+        print(f"Written to {self.out}")
+
+
 COMMANDS: tuple[type[Callable[[], None]], ...] = (
     Demo,
     Run,
     Eval,
     Discriminate,
     Train,
+    Record,
+    Data,
+    CheckModel,
+    Import,
+    Export,
+    RobotCommand,
+    Ros,
     Plot,
     Render,
     List,
     Info,
     Bench,
-    Ros,
 )
 
+EXTRAS = {"rosbags": "bags", "ruamel": "bags,dynamixel", "dynamixel_sdk": "dynamixel"}
+"""What brings a library that a command may lack."""
 FILE_ERRORS = (
     FileNotFoundError,
     FileExistsError,
@@ -702,20 +1017,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, *FILE_ERRORS) as error:
         return _end(str(error), 2)
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        if not extra:
+            raise
+        return _end(f"{error.name} is not installed: pip install 'mbmrl[{extra}]'", 2)
     except RuntimeError as error:
         from mbmrl.loop import BadObservation
         from mbmrl.scene import NoOpenGL
         from robots.sim import Diverged
 
-        if not isinstance(error, BadObservation | Diverged | NoOpenGL):
+        if not isinstance(error, BadObservation | Diverged | NoOpenGL | Findings):
             raise
         return _end(str(error), 1)
     return 0
 
 
+def command_name(command: type[object]) -> str:
+    """How users call it: ``CheckModel`` is ``check-model``, ``RobotCommand`` is ``robot``."""
+    name = command.__name__.removesuffix("Command")
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()
+
+
 def _parse(argv: list[str]) -> Callable[[], None]:
     """The command that the arguments stand for; exits on ``--help`` and on mistakes."""
-    by_name = {cls.__name__.lower(): cls for cls in COMMANDS}
+    by_name = {command_name(cls): cls for cls in COMMANDS}
     name, *rest = argv or ["--help"]
     if name in by_name:
         flags = (tyro.conf.FlagCreatePairsOff,)
@@ -810,6 +1136,11 @@ def _check_numbers(*, seed: int, **positive: float | None) -> None:
     for name, value in positive.items():
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"--{name} is a positive number, not {value}")
+
+
+def _beside(where: Path) -> Path:
+    """The folder that it is, or that it lies in."""
+    return where if where.is_dir() else where.parent
 
 
 def _check_file(file: Path | None, flag: str = "--json") -> None:

@@ -14,9 +14,10 @@ import os
 import pkgutil
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, cast
 
 
@@ -66,21 +67,50 @@ def load(kind: str, name: str) -> type[Any]:
     Args:
         kind: one of :data:`KINDS`.
         name: a registered name, or ``package.module:Class``, which is imported as it stands, from
-            the current directory too.
+            the current directory too. A robot's driver that is set up by a file is
+            ``DRIVER=FILE``, as in ``replay=data/mine``.
 
     Raises:
         UnknownName: there is no such component; the message says what there is.
     """
+    if kind == "robots" and "=" in name:
+        return _set_up(*name.split("=", 1))
     if ":" in name:
-        # A console script does not search the current directory, where the user's file lies. It
-        # comes last, so that nothing in it shadows a library.
-        if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())
-        return _checked(kind, _import(name))
+        return _checked(kind, _theirs(name))
     found = _components(kind)
     if name not in found:
         raise unknown(kind[:-1], name, sorted(found))
     return found[name]
+
+
+def drivers() -> dict[str, type[Any]]:
+    """The drivers in ``robots/`` that a file makes a robot of, by name."""
+    return dict(sorted(_from_files("robots", "driver")))
+
+
+def _set_up(driver: str, file: str) -> type[Any]:
+    """The robot that a driver and its file make."""
+    if ":" in driver:
+        cls = _checked("robots", _theirs(driver))
+        if not hasattr(cls, "from_file"):
+            raise UnknownName(f"{driver} is set up by no file: it has no method from_file")
+    elif driver in drivers():
+        cls = drivers()[driver]
+    else:
+        raise unknown("driver", driver, list(drivers()))
+    return _checked("robots", cls.from_file(Path(file)))
+
+
+def function(path: str) -> Callable[..., Any]:
+    """The user's function that ``package.module:function`` stands for.
+
+    Raises:
+        UnknownName: there is no such function.
+    """
+    found = _theirs(path)
+    if not callable(found):
+        raise UnknownName(f"{path} is no function but {found!r}")
+    return found
 
 
 def unknown(what: str, name: str, known: Sequence[str]) -> UnknownName:
@@ -108,7 +138,7 @@ def _components(kind: str) -> dict[str, type[Any]]:
     return found
 
 
-def _from_files(kind: str) -> Iterator[tuple[str, type[Any]]]:
+def _from_files(kind: str, attribute: str = "name") -> Iterator[tuple[str, type[Any]]]:
     """The concrete, named subclasses of the base class in the modules of the kind's package."""
     package = importlib.import_module(KINDS[kind].package)
     base = _base(kind)
@@ -123,7 +153,7 @@ def _from_files(kind: str) -> Iterator[tuple[str, type[Any]]]:
                 and cls.__module__ == module.__name__
                 and issubclass(cls, base)
                 and not inspect.isabstract(cls)
-                and isinstance(name := vars(cls).get("name"), str)
+                and isinstance(name := vars(cls).get(attribute), str)
             ):
                 yield name, cls
 
@@ -139,6 +169,17 @@ def _from_entry_points(kind: str) -> Iterator[tuple[str, type[Any]]]:
                 f"{error!r}",
                 stacklevel=2,
             )
+
+
+def _theirs(path: str) -> object:
+    """:func:`_import`, from the current directory too.
+
+    A console script does not search it, though the user's file lies there. It comes last, so that
+    nothing in it shadows a library.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    return _import(path)
 
 
 def _import(path: str) -> object:

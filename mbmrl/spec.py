@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+COMMANDS = ("", "position", "velocity", "effort")
+
 
 class SpecError(ValueError):
     """Two specs, or a spec and a request, that do not fit each other."""
@@ -50,6 +52,8 @@ class RobotSpec:
         mirror: the left-right symmetry, ``{field: (mirrored field, sign)}`` over obs and act;
             a field that is absent maps to itself. Empty: the robot has no such symmetry.
         safe_act: the action that does no harm; zeros when empty.
+        command: what an action is to its joint, of :data:`COMMANDS`; ``""`` for anything else.
+        stale_after: how old a reading may be before nobody may act on it [s].
     """
 
     name: str
@@ -60,6 +64,8 @@ class RobotSpec:
     known: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     mirror: Mapping[str, tuple[str, float]] = field(default_factory=dict)
     safe_act: tuple[float, ...] = ()
+    command: str = ""
+    stale_after: float = math.inf
 
     def __post_init__(self) -> None:
         """Refuse a spec that could not be used; raises :class:`SpecError`."""
@@ -87,6 +93,10 @@ class RobotSpec:
                 raise SpecError(f"{self.name}: action {f.name!r} needs finite limits, low < high")
         if self.safe_act and len(self.safe_act) != len(self.act):
             raise SpecError(f"{self.name}: safe_act has {len(self.safe_act)} values")
+        if self.command not in COMMANDS:
+            raise SpecError(f"{self.name}: command is one of {COMMANDS}, not {self.command!r}")
+        if not self.stale_after > 0:
+            raise SpecError(f"{self.name}: stale_after is positive, not {self.stale_after}")
 
     @property
     def num_obs(self) -> int:

@@ -22,7 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 from controllers.agent import Agent, TrueModel
 from controllers.scripted import Babble, Explore
 from mbmrl import checkpoint as checkpoints
-from mbmrl import conditions, registry, tasks
+from mbmrl import conditions, logs, recording, registry, tasks
 from mbmrl.checkpoint import Checkpoint
 from mbmrl.compose import make_agent, task_for
 from mbmrl.data import Episodes, Store, Windows
@@ -31,6 +31,7 @@ from mbmrl.episode import run_episodes
 from mbmrl.fit import fit
 from mbmrl.precision import rank_correlation
 from mbmrl.settings import Settings, settings_for
+from mbmrl.spec import RobotSpec
 from robots.sim import SimRobot
 
 PROCESSES = 2
@@ -57,6 +58,8 @@ class Job:
     out: Path
     seed: int
     settings: Settings
+    spec: RobotSpec
+    adapters: tuple[str, ...] = ()
 
 
 def train(
@@ -80,54 +83,134 @@ def train(
     """
     cls = registry.load("robots", robot)
     if not issubclass(cls, SimRobot):
-        raise TrainError(f"{robot} is not simulated: train on a simulated twin of it")
-    settings = settings_for(cls.spec.name)
-    if minutes is not None:
-        settings = settings.scaled(minutes)
-    adapters = tuple(adapters) or (settings.adapter,)
-    if settings.adapter not in adapters:
-        settings = replace(settings, adapter=adapters[0])
-    job = Job(robot, out, seed, settings)
-    _claim(job, adapters)
+        raise TrainError(f"{robot} is not simulated: record it, and train with --data")
+    job = _job(robot, cls.spec, out, minutes, seed, adapters)
+    _claim(job)
     start = time.perf_counter()
     with _workers() as (pool, progress, events):
         follow = _Follow(progress, events, out / "curves")
         _collect(job, pool, follow, 0, None)
         stage = _fit_all(job, pool, follow, "base", (), None)
-        for number in range(1, settings.rounds + 1):
-            stage = _fit_all(job, pool, follow, f"round{number}", (settings.adapter,), stage)
+        for number in range(1, job.settings.rounds + 1):
+            stage = _fit_all(job, pool, follow, f"round{number}", (job.settings.adapter,), stage)
             _collect(job, pool, follow, number, stage)
-        last = _fit_all(job, pool, follow, "final", adapters, stage)
+        last = _fit_all(job, pool, follow, "final", job.adapters, stage)
         follow.close()
     result = checkpoints.load(last)
     episodes = Store(out / "data").load(result.spec)
     windows = Windows(episodes, result.spec, mirror=False)
     result.bfloat16_rank = round(rank_correlation(result, windows, cls.task), 5)
-    flags = f"--robot {robot} --seed {seed} --adapter {','.join(adapters)}"
-    result.training |= {
-        "command": f"mbmrl train {flags}" + (f" --minutes {minutes:g}" if minutes else ""),
-        "seed": seed,
+    counts = {
         "transitions": episodes.num_transitions,
         "conditions": len(set(episodes.condition)),
-        "wall_minutes": round((time.perf_counter() - start) / 60, 1),
     }
-    result.save(out)
-    return out
+    return _finish(job, result, counts, f"--robot {robot}", minutes, start)
 
 
-def _claim(job: Job, adapters: Sequence[str]) -> None:
-    """Write down what this folder is for, or refuse to mix two trainings in it."""
+def train_from(
+    data: Path,
+    out: Path,
+    robot: str | None = None,
+    minutes: float | None = None,
+    seed: int = 0,
+    adapters: Sequence[str] = (),
+) -> Path:
+    """Make a checkpoint from recordings alone, or go on where an earlier call was cut off.
+
+    Args:
+        data: recordings of one robot, simulated or not.
+        out: as for :func:`train`.
+        robot: whose spec counts, where it is not the one stored in the recordings.
+        minutes: as for :func:`train`.
+        seed: of everything.
+        adapters: as for :func:`train`.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        RecordingError: for recordings that are missing, damaged or too short.
+        SpecError: where the recordings are not of this robot.
+        TrainError: for a folder of another training run.
+    """
+    recordings = recording.load_all(data)
+    recorded = recordings[0].spec
+    spec = registry.load("robots", robot).spec if robot else recorded
+    spec.check_fits(recorded)
+    job = _job(robot or recordings[0].robot, spec, out, minutes, seed, adapters)
+    job = replace(job, settings=replace(job.settings, rounds=0))  # there is no robot to ask
+    cut = logs.episodes(recordings, job.settings.window + job.settings.fit.query, HELD_OUT)
+    _claim(job, {r.name: len(r) for r in recordings})
+    start = time.perf_counter()
+    store = Store(out / "data")
+    if not store.names():
+        store.save("logs", cut)
+    with _workers() as (pool, progress, events):
+        follow = _Follow(progress, events, out / "curves")
+        stage = _fit_all(job, pool, follow, "base", (), None)
+        last = _fit_all(job, pool, follow, "final", job.adapters, stage)
+        follow.close()
+    counts = {
+        "transitions": sum(s.stop - 1 - s.start for r in recordings for s in r.stretches()),
+        "conditions": len({r.condition for r in recordings}),
+    }
+    flags = f"--data {data}" + (f" --robot {robot}" if robot else "")
+    return _finish(job, checkpoints.load(last), counts, flags, minutes, start)
+
+
+def _job(
+    robot: str,
+    spec: RobotSpec,
+    out: Path,
+    minutes: float | None,
+    seed: int,
+    adapters: Sequence[str],
+) -> Job:
+    """What to do, as asked and as the robot's settings say; refuses adapters that learn nothing."""
+    settings = settings_for(spec.name)
+    if minutes is not None:
+        settings = settings.scaled(minutes)
+    adapters = tuple(adapters) or (settings.adapter,)
     for name in adapters:
         if registry.load("adapters", name).trained_as:
             raise TrainError(f"adapter {name!r} has no learner of its own: it uses another's")
-    mine = {"robot": job.robot, "seed": job.seed, "settings": repr(job.settings)}
+    if settings.adapter not in adapters:
+        settings = replace(settings, adapter=adapters[0])
+    return Job(robot, out, seed, settings, spec, adapters)
+
+
+def _finish(
+    job: Job,
+    result: Checkpoint,
+    counts: dict[str, int],
+    source: str,
+    minutes: float | None,
+    start: float,
+) -> Path:
+    """Write down how it was made, and save it."""
+    flags = f"{source} --seed {job.seed} --adapter {','.join(job.adapters)}"
+    result.training |= {
+        "command": f"mbmrl train {flags}" + (f" --minutes {minutes:g}" if minutes else ""),
+        "seed": job.seed,
+        **counts,
+        "wall_minutes": round((time.perf_counter() - start) / 60, 1),
+    }
+    result.save(job.out)
+    return job.out
+
+
+def _claim(job: Job, recordings: dict[str, int] | None = None) -> None:
+    """Write down what this folder is for, or refuse to mix two trainings in it."""
+    mine: dict[str, Any] = {"robot": job.robot, "seed": job.seed, "settings": repr(job.settings)}
+    if recordings is not None:
+        mine["recordings"] = recordings
     path = job.out / "training.json"
     if not path.exists():
         job.out.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(mine, indent=1))
     elif json.loads(path.read_text()) != mine:
         raise TrainError(
-            f"{job.out} holds a training run with another robot, seed or settings: "
+            f"{job.out} holds a training run with another robot, seed, settings or data: "
             "choose another --out, or delete it to begin anew"
         )
 
@@ -253,8 +336,7 @@ def _fit_all(
 
 def _fit_one(job: Job, stage: str, adapter_name: str, before: Path | None, out: Path) -> None:
     """Fit one learner on everything stored so far."""
-    spec = registry.load("robots", job.robot).spec
-    settings = job.settings
+    spec, settings = job.spec, job.settings
     episodes = Store(job.out / "data").load(spec)
     # by its text alone: a later stage must not judge by what an earlier one was trained on
     order = {c: zlib.crc32(c.encode()) for c in episodes.condition if c}

@@ -30,6 +30,10 @@ class Robot(ABC):
     size: ClassVar[float] = 1.0
     """Of the paths it is given, in that of a hexapod's."""
 
+    stamp: float | None = None
+    """When the newest reading was measured, on :func:`time.monotonic` [s]; None where the driver
+    cannot say."""
+
     @abstractmethod
     def connect(self) -> None:
         """Open the connection; may be called again after :meth:`stop`."""
@@ -40,7 +44,10 @@ class Robot(ABC):
 
     @abstractmethod
     def read(self) -> Float[np.ndarray, " o"]:
-        """The newest observation, in the order and the units of ``spec.obs``."""
+        """The newest observation, in the order and the units of ``spec.obs``.
+
+        Never waits longer than a control period; raises where the robot is gone.
+        """
 
     @abstractmethod
     def write(self, act: Float[np.ndarray, " u"]) -> Float[np.ndarray, " u"]:
@@ -48,7 +55,7 @@ class Robot(ABC):
 
     @abstractmethod
     def stop(self) -> None:
-        """Go to the safe state. Idempotent."""
+        """Go to the safe state: again and again, from any thread, connected or not."""
 
     def __enter__(self) -> Self:
         """Connect."""

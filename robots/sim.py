@@ -247,7 +247,7 @@ class SimRobot(Robot):
         """A model of the robot with these perturbations, whatever acts on it now."""
         model = copy.copy(self.nominal)
         for perturbation in condition:
-            perturbation.apply(model, self)
+            perturbation.at(math.inf).apply(model, self)
         mujoco.mj_setConst(model, _scratch(type(self)))
         return model
 

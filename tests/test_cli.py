@@ -58,7 +58,7 @@ def refused(capsys: pytest.CaptureFixture[str], *args: object) -> str:
 # --- help -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [c.__name__.lower() for c in cli.COMMANDS])
+@pytest.mark.parametrize("name", [cli.command_name(c) for c in cli.COMMANDS])
 def test_every_command_teaches_by_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         command(name, "--help")
@@ -73,7 +73,7 @@ def test_help_names_every_command(args: list[str], capsys: pytest.CaptureFixture
         command(*args)
     assert end.value.code == 0
     told = capsys.readouterr().out
-    assert all(f"\n  {c.__name__.lower()}" in told for c in cli.COMMANDS)
+    assert all(f"\n  {cli.command_name(c)}" in told for c in cli.COMMANDS)
 
 
 @pytest.mark.parametrize(

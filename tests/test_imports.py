@@ -58,6 +58,8 @@ RULES = (
     Rule("mbmrl/spec.py", libraries=("numpy",)),
     Rule("mbmrl/safety.py", libraries=("numpy", "jaxtyping")),
     Rule("mbmrl/registry.py", libraries=()),
+    Rule("mbmrl/recording.py", ("mbmrl.spec",), ("numpy", "jaxtyping", "typing_extensions")),
+    Rule("mbmrl/doubts.py", ("mbmrl.spec",), ("numpy", "jaxtyping")),
     Rule("mbmrl/adapters/*", LEARNING),
     # A checkpoint names its adapter.
     Rule("mbmrl/checkpoint.py", (*LEARNING, "mbmrl.registry")),
@@ -65,6 +67,7 @@ RULES = (
     Rule("mbmrl/loop.py", ("mbmrl.spec", "mbmrl.types")),
     Rule("mbmrl/engines/*", ("mbmrl.engines", "mbmrl.dynamics", "mbmrl.spec", "mbmrl.types")),
     Rule("controllers/*", ("controllers", "mbmrl.engines", *LEARNING)),
+    Rule("robots/replay.py", ("robots", "mbmrl.recording"), SIMULATION, never=("torch",)),
     Rule("robots/*", ("robots", "mbmrl.spec", "mbmrl.safety"), SIMULATION, never=("torch",)),
     # The rest composes, see test_components_come_by_the_registry.
     Rule("mbmrl/*", PROJECT),

@@ -21,7 +21,7 @@ SHIPPED = checkpoints.shipped()
 
 def recorded(robot: str) -> Windows:
     """A few episodes of its own, no matter what the checkpoint was trained on."""
-    job = Job(robot, Path(), 0, settings_for(robot))
+    job = Job(robot, Path(), 0, settings_for(robot), registry.load("robots", robot).spec)
     spec = registry.load("robots", robot).spec
     return Windows(collect(job, "babble", 4, [7]), spec, mirror=False)
 

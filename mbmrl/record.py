@@ -1,0 +1,178 @@
+"""A robot that babbles, follows a script or is driven, recorded for training."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from controllers.base import Planner
+from controllers.scripted import Babble, Script
+from mbmrl import recording, registry
+from mbmrl.compose import make_agent
+from mbmrl.evaluate import checkpoint_for
+from mbmrl.loop import AgentLike, Clock, Loop, run
+from mbmrl.spec import RobotSpec
+from mbmrl.types import Plan
+from robots.base import Robot
+from robots.sim import SimRobot
+
+
+class Blind:
+    """A planner that asks for no model and no task, as the loop's agent: nothing is known yet.
+
+    Args:
+        planner: of :mod:`controllers.scripted`.
+    """
+
+    def __init__(self, planner: Planner) -> None:
+        self.planner = planner
+
+    def reset(self, obs: Float[np.ndarray, " o"]) -> None:
+        """Begin an episode."""
+        self.planner.reset(1)
+
+    def observe(self, obs: np.ndarray, act: np.ndarray, next_obs: np.ndarray) -> None:
+        """Nothing to learn."""
+
+    def act(self, obs: Float[np.ndarray, " o"]) -> Plan:
+        """The next action."""
+        return self.planner.plan(torch.from_numpy(obs).float()[None], _unknown, _unknown)
+
+
+def _unknown(*_: object) -> torch.Tensor:
+    raise RuntimeError("this planner was to look at no model")
+
+
+def policy(name: str, robot: Robot, checkpoint: Path | None = None, seed: int = 0) -> AgentLike:
+    """Who decides.
+
+    Args:
+        name: ``babble``, ``package.module:function`` (time since the episode began [s] and
+            observation → action), or an agent or adapter.
+        robot: that it is for.
+        checkpoint: for an agent that needs one; None takes the one shipped for the robot.
+        seed: of its random numbers.
+
+    Raises:
+        UnknownName: for a name that leads nowhere.
+    """
+    if name == "babble":
+        return Blind(Babble(robot.spec, seed))
+    if ":" in name:
+        return Blind(Script(robot.spec, registry.function(name)))
+    paths = ["eight" if robot.task == "path" else ""]
+    return make_agent(name, [robot], checkpoint_for(name, robot.spec, checkpoint), paths, seed=seed)
+
+
+class Gentle:
+    """A robot that is asked for a part of its action range only, and whose readings are stamped.
+
+    Args:
+        robot: connected.
+        share: how far actions may go from the safe action, as a share of the way to the limits.
+    """
+
+    def __init__(self, robot: Robot, share: float = 1.0) -> None:
+        self.robot, self.spec, self.stamp = robot, robot.spec, 0.0
+        self.low, self.high = around_rest(robot.spec, share)
+
+    def reset(self) -> None:
+        """Reset the robot."""
+        self.robot.reset()
+
+    def read(self) -> Float[np.ndarray, " o"]:
+        """The robot's reading, stamped by its own clock where it has one."""
+        obs, robot = self.robot.read(), self.robot
+        measured = robot.time if isinstance(robot, SimRobot) else robot.stamp
+        self.stamp = time.monotonic() if measured is None else measured
+        return obs
+
+    def write(self, act: Float[np.ndarray, " u"]) -> Float[np.ndarray, " u"]:
+        """Send what lies within the share."""
+        return self.robot.write(np.clip(act, self.low, self.high))
+
+
+def around_rest(
+    spec: RobotSpec, share: float
+) -> tuple[Float[np.ndarray, " u"], Float[np.ndarray, " u"]]:
+    """The lowest and highest actions within a share of the way from the safe one to the limits."""
+    rest = np.clip(spec.rest, spec.act_low, spec.act_high)
+    return rest + share * (spec.act_low - rest), rest + share * (spec.act_high - rest)
+
+
+def record(
+    robot: Robot,
+    agent: AgentLike,
+    folder: Path,
+    *,
+    name: str,
+    seconds: float,
+    episodes: int = 1,
+    condition: str = "",
+    share: float = 1.0,
+    real_time: bool = True,
+    watch: Callable[[], None] = lambda: None,
+) -> list[Path]:
+    """Record until the folder holds so many whole episodes of this condition.
+
+    What an earlier call recorded counts; an episode that was cut off is kept, but does not.
+
+    Args:
+        robot: disconnected; it is stopped in the end, by SIGTERM and Ctrl-C too.
+        agent: decides.
+        folder: of the recordings.
+        name: of the robot.
+        seconds: length of an episode [s].
+        episodes: how many.
+        condition: what is done to the robot meanwhile.
+        share: see :class:`Gentle`.
+        real_time: whether to keep to the wall clock.
+        watch: told after every tick.
+
+    Returns:
+        The files written.
+
+    Raises:
+        RecordingError: for a folder of another robot.
+        BadObservation: for a reading that cannot be used.
+    """
+    ticks, gentle = round(seconds / robot.spec.dt), Gentle(robot, share)
+    missing = episodes - whole_episodes(folder, robot.spec, ticks, condition)
+    written: list[Path] = []
+    if missing <= 0:
+        return written
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with robot:
+        for path, _ in zip(recording.numbered(folder), range(missing), strict=False):
+            epoch = time.time() - (0.0 if isinstance(robot, SimRobot) else time.monotonic())
+            with recording.Writer(path, robot.spec, name, condition, epoch) as writer:
+                written.append(path)
+
+                def sink(obs: np.ndarray, plan: Plan, sent: np.ndarray, took: float) -> None:
+                    writer.append(gentle.stamp, obs, sent)  # noqa: B023, called in this turn only
+                    watch()
+
+                run(Loop(gentle, agent, sink), ticks, Clock(robot.spec.dt, real_time=real_time))
+    return written
+
+
+def whole_episodes(folder: Path, spec: RobotSpec, ticks: int, condition: str) -> int:
+    """How many episodes of so many ticks under a condition a folder holds.
+
+    Raises:
+        RecordingError: for a folder of another robot.
+    """
+    if not recording.files(folder):
+        return 0
+    found = recording.load_all(folder)
+    try:
+        spec.check_fits(found[0].spec)
+    except ValueError as error:
+        raise recording.RecordingError(f"{folder} is of another robot: {error}") from error
+    return sum(len(r) >= ticks and r.condition == condition for r in found)
