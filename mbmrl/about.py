@@ -30,6 +30,9 @@ def listing(what: str) -> Table:
         columns = ["robot", "default adapter", "learners", "size", "validation loss", "made by"]
         return _table(what, columns, [_checkpoint(name) for name in checkpoint.shipped()])
     described = [list(line) for line in registry.describe(what).items()]
+    if what == "robots":
+        drivers = registry.drivers().items()
+        described += [[f"{d}=FILE", (c.__doc__ or "").partition("\n")[0]] for d, c in drivers]
     if what != "perturbations":
         return _table(what, ["name", "what it is"], described)
     rows = [[name, _keys(registry.load(what, name)), line] for name, line in described]

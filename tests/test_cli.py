@@ -400,6 +400,12 @@ def test_list_shows_everything_there_is(capsys: pytest.CaptureFixture[str]) -> N
     assert " oracle " in told
 
 
+def test_list_tells_the_drivers_that_take_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("list", "robots") == 0
+    told = capsys.readouterr().out
+    assert " dynamixel=FILE " in told and " replay=FILE " in told
+
+
 def test_list_tells_the_keys_of_perturbations(capsys: pytest.CaptureFixture[str]) -> None:
     assert command("list", "perturbations") == 0
     told = " ".join(capsys.readouterr().out.split())
