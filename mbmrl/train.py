@@ -343,6 +343,8 @@ def _fit_one(job: Job, stage: str, adapter_name: str, before: Path | None, out: 
     lowest = min(order.values(), default=0)
     kept = [c for c, at in order.items() if at % HELD_OUT == 0 or at == lowest]
     held = np.isin(episodes.condition, kept)
+    if held.all():  # of few conditions
+        held = np.isin(episodes.condition, [c for c, at in order.items() if at == lowest])
     torch.manual_seed(job.seed)
     dynamics = Dynamics(spec, settings.hidden, settings.activation)
     if before is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -134,6 +135,23 @@ def test_the_spec_of_the_class_counts_and_must_fit(tmp_path: Path) -> None:
     assert checkpoint.load(tmp_path / "out").spec.name == "pointmass"
     with in_this_process(), pytest.raises(SpecError, match="does not fit"):
         train_from(data, tmp_path / "other", robot="hexapod")
+
+
+def test_of_two_blocks_one_is_trained_on_whatever_their_names(tmp_path: Path) -> None:
+    """The names of blocks decide which are held out: here it would be both."""
+    rows = 4 * 2 * WINDOW + 1
+
+    def names(number: int) -> set[str]:
+        return set(logs.episodes([counted(rows, number)], WINDOW, HELD_OUT).condition)
+
+    number = next(
+        k for k in range(9999) if all(crc32(n.encode()) % HELD_OUT == 0 for n in names(k))
+    )
+    assert len(names(number)) == 2
+    recording.save(tmp_path / "data" / f"{number:04d}.episode", counted(rows))
+    with in_this_process():
+        train_from(tmp_path / "data", tmp_path / "out")
+    assert checkpoint.load(tmp_path / "out").default == "bayes"
 
 
 @pytest.mark.slow
