@@ -430,17 +430,17 @@ def test_the_loop_over_topics_is_timed() -> None:
 
 def test_every_parameter_is_described_and_the_files_name_no_other() -> None:
     yaml = pytest.importorskip("yaml")
-    from mbmrl.ros import controller, robot, watchdog
+    from mbmrl.ros import build, robot, watchdog
 
     params = {
-        "mbmrl_controller": controller.PARAMS,
+        "mbmrl_controller": build.PARAMS,
         "mbmrl_robot": robot.PARAMS,
         "mbmrl_watchdog": watchdog.PARAMS,
     }
     known = {node: {p.name for p in each} for node, each in params.items()}
-    known["/**"] = {p.name for p in controller.ROBOT_PARAMS}
+    known["/**"] = {p.name for p in robot.ROBOT_PARAMS}
     for each in params.values():
-        assert all(p.about.endswith((".", "]")) or p.about for p in each)
+        assert all(p.about.endswith((".", "]")) for p in each)
     for file in sorted(env.CONFIG.glob("*.yaml")):
         for node, content in yaml.safe_load(file.read_text()).items():
             assert set(content["ros__parameters"]) <= known[node], file

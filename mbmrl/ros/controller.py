@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 import threading
@@ -11,11 +10,9 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
 from nav_msgs.msg import Path as PathMessage
@@ -27,73 +24,20 @@ from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from controllers.agent import Agent, LearnedModel
-from mbmrl import checkpoint as checkpoints
-from mbmrl import registry, tasks
 from mbmrl.adapters.base import Adapter
 from mbmrl.adapters.none import NoAdapter
-from mbmrl.checkpoint import Checkpoint
-from mbmrl.compose import learned_model, make_planner
 from mbmrl.loop import Clock
+from mbmrl.ros.build import PARAMS, agent_for, checkpoint_for, command_path, warm_up
 from mbmrl.ros.clock import SimClock
 from mbmrl.ros.control import KEPT, Control, percentiles
-from mbmrl.ros.params import Param, declare, values
+from mbmrl.ros.params import declare, per_joint, values
 from mbmrl.ros.steer import TwistTask
-from mbmrl.safety import Envelope, Guard, Limits
-from mbmrl.settings import settings_for
+from mbmrl.safety import Envelope, Restarted, Stale, Unsafe
 from mbmrl.spec import RobotSpec, SpecError
 from mbmrl.tasks import Task
 from mbmrl.types import Plan
-from robots.ros2 import INTERFACES, Topics, output
+from robots.ros2 import Topics
 from robots.topics import Layout
-
-ROBOT_PARAMS = (
-    Param("robot", str, "", "From `mbmrl list robots`, or package.module:Class."),
-    Param("controller", str, "forward_command_controller", "Commands go to /CONTROLLER/commands."),
-    Param("joints", list[str], [], "Joints in the order of the commands; none: the actions."),
-    Param("actions", list[str], [], "ACTION=JOINT, for actions whose joint has another name."),
-    Param(
-        "scale", list[float], [], "Command = scale · action + offset; one value, or one a joint."
-    ),
-    Param("offset", list[float], [], "See scale; none: 0."),
-    Param(
-        "sources", list[str], [], "FIELD=PLACE, e.g. pitch=imu/pitch or knee=position/knee_joint."
-    ),
-)
-"""Which the robot node has too, so that one file serves both."""
-
-PARAMS = (
-    *ROBOT_PARAMS,
-    Param("checkpoint", str, "", "Folder of the trained model; empty: the one shipped for robot."),
-    Param("agent", str, "default", "An adapter, or default, frozen or pooled."),
-    Param("planner", str, "", "From `mbmrl list planners`; empty: the robot's own."),
-    Param("horizon", int, 0, "Length of a plan [control steps]; 0: the robot's own.", 0, 1000),
-    Param("samples", list[int], [], "Candidates of each iteration; none: the robot's own."),
-    Param("seed", int, 0, "Of the planner's random numbers.", 0, 2**31 - 1),
-    Param("task", str, "", "path, speed or twist; empty: the robot's own, or twist."),
-    Param("path", str, "eight", "straight, arc, zigzag or eight, for the task path."),
-    Param("max_speed", float, 0.3, "Largest velocity command [m/s].", 1e-3, 100.0),
-    Param("max_turn", float, 1.0, "Largest turning command [rad/s].", 1e-3, 100.0),
-    Param("stamped_cmd_vel", bool, False, "Whether cmd_vel is a TwistStamped."),
-    Param("cmd_vel_timeout", float, 0.5, "An older velocity command is none [s].", 0.01, 60.0),
-    Param("command_topic", str, "", "Instead of /CONTROLLER/commands, e.g. the watchdog's input."),
-    Param("trajectory", bool, False, "JointTrajectory to /CONTROLLER/joint_trajectory."),
-    Param("interface", str, "effort", "What a command is: effort, position or velocity."),
-    Param("command_min", list[float], [], "Smallest commands; one value, or one a joint."),
-    Param("command_max", list[float], [], "Largest commands."),
-    Param("command_rate", list[float], [], "Largest change of a command a second; none: no limit."),
-    Param("safe_command", list[float], [], "What does no harm; none: the checkpoint's own."),
-    Param("position_min", list[float], [], "Smallest measured position [rad or m]."),
-    Param("position_max", list[float], [], "Largest measured position [rad or m]."),
-    Param("velocity_max", list[float], [], "Largest measured speed [rad/s or m/s]."),
-    Param("effort_max", list[float], [], "Largest measured effort [N·m or N]."),
-    Param("stale_periods", float, 3.0, "Older states are stale [periods].", 1.0, 100.0),
-    Param("max_bad", int, 3, "So many bad states or plans in a row: safe command.", 1, 1000, True),
-    Param("adapt", bool, True, "Whether to adapt; see ~/adapt.", live=True),
-    Param("look_ahead", bool, True, "Plan from where the robot will be once the plan is ready."),
-    Param("state_timeout", float, 10.0, "How long to wait for the robot [s].", 0.1, 600.0),
-    Param("stop_seconds", float, 1.0, "Longest way to the safe command [s].", 0.0, 60.0),
-    Param("autostart", bool, True, "Configure and activate by itself; exit where that fails."),
-)
 
 Transition = Callable[[Any, LifecycleState], None]
 
@@ -105,7 +49,7 @@ def transition(work: Transition) -> Callable[[Any, LifecycleState], TransitionCa
     def callback(node: Controller, state: LifecycleState) -> TransitionCallbackReturn:
         try:
             work(node, state)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, Restarted, Stale, Unsafe) as error:
             node.get_logger().error(f"{work.__name__}: {error}")
         except Exception:
             node.get_logger().error(f"{work.__name__}: {traceback.format_exc()}")
@@ -161,16 +105,16 @@ class Controller(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> None:
         """Load the checkpoint, and see that it, the parameters and the robot fit together."""
         p = values(self, PARAMS)
-        checkpoint = _checkpoint(p["robot"], p["checkpoint"])
+        checkpoint = checkpoint_for(p["robot"], p["checkpoint"])
         spec = checkpoint.spec
         robot = self._robot(spec, p)
         robot.connect()
         try:
             self._see(robot, p["state_timeout"])
-            agent = _agent(checkpoint, p)
+            agent = agent_for(checkpoint, p)
             simulated = self.get_parameter("use_sim_time").value
             agent.looks_ahead = p["look_ahead"] and not simulated
-            _warm_up(agent, robot)
+            warm_up(agent, robot)
             steered = isinstance(agent.task, TwistTask)
             self._plan_topic = self.create_publisher(
                 PathMessage if spec.pose else JointTrajectory, "~/plan", 1
@@ -424,7 +368,7 @@ class Controller(LifecycleNode):
         out, guard = command_path(spec, p, p["command_topic"])
         u, inf = spec.num_act, math.inf
         low, high, fast, strong = (
-            _each(p[name], u, default, name)
+            per_joint(p[name], u, default, name)
             for name, default in (
                 ("position_min", -inf),
                 ("position_max", inf),
@@ -468,37 +412,6 @@ class Controller(LifecycleNode):
         return self._driver
 
 
-def command_path(spec: RobotSpec, p: dict[str, Any], topic: str = "") -> tuple[Any, Guard]:
-    """From actions to commands, and the guard on the way; raises where they do not fit."""
-    u, trajectory = spec.num_act, p["trajectory"]
-    if p["interface"] not in INTERFACES:
-        raise ValueError(f"interface is one of {', '.join(INTERFACES)}, not {p['interface']!r}")
-    scale = _each(p["scale"], u, 1.0, "scale")
-    if not (np.isfinite(scale).all() and scale.all()):
-        raise ValueError(f"scale is finite and not 0, not {scale}")
-    out = output(
-        spec,
-        p["joints"],
-        p["actions"],
-        scale,
-        _each(p["offset"], u, 0.0, "offset"),
-        topic=topic or f"/{p['controller']}/{'joint_trajectory' if trajectory else 'commands'}",
-        interface=p["interface"],
-        trajectory=trajectory,
-    )
-    ends = np.stack([out.command(spec.act_low), out.command(spec.act_high)])
-    low, high = ends.min(0), ends.max(0)
-    limits = Limits(
-        low=np.maximum(low, _each(p["command_min"], u, -math.inf, "command_min")),
-        high=np.minimum(high, _each(p["command_max"], u, math.inf, "command_max")),
-        rate=_each(p["command_rate"], u, math.inf, "command_rate"),
-    )
-    rest = out.command(spec.rest)
-    given = p["safe_command"]
-    safe = _each(given, u, 0.0, "safe_command") if given else np.clip(rest, limits.low, limits.high)
-    return out, Guard(limits, safe, spec.dt)
-
-
 def other_publishers(node: Any, topic: str) -> list[str]:  # noqa: ANN401
     """Full names of the nodes that publish there besides this one."""
     own = node.get_fully_qualified_name()
@@ -509,52 +422,3 @@ def other_publishers(node: Any, topic: str) -> list[str]:  # noqa: ANN401
     if own in names:
         names.remove(own)
     return names
-
-
-def _each(given: list[float], count: int, default: float, name: str) -> np.ndarray:
-    """One value a joint."""
-    if len(given) not in (0, 1, count):
-        raise ValueError(f"{name} has one value, or one for each of {count} joints: {given}")
-    array = np.array(given or [default], dtype=float)
-    if np.isnan(array).any():
-        raise ValueError(f"{name} has a value that is no number: {given}")
-    return np.broadcast_to(array, (count,)).copy()
-
-
-def _checkpoint(robot: str, folder: str) -> Checkpoint:
-    where = Path(folder) if folder else None
-    if robot:
-        return checkpoints.for_robot(registry.load("robots", robot).spec, where)
-    if where is None:
-        raise ValueError("say which robot it is (robot), or give its trained model (checkpoint)")
-    return checkpoints.load(where)
-
-
-def _agent(checkpoint: Checkpoint, p: dict[str, Any]) -> Agent:
-    spec = checkpoint.spec
-    name = p["task"] or (registry.load("robots", p["robot"]).task if p["robot"] else "twist")
-    task = (
-        TwistTask(spec, p["max_speed"], p["max_turn"])
-        if name == "twist"
-        else tasks.make(name, spec, [p["path"]])
-    )
-    settings = settings_for(spec.name)
-    size = {"horizon": p["horizon"], "num_samples": tuple(p["samples"])}
-    plan = {**settings.plan, **{k: v for k, v in size.items() if v}}
-    settings = dataclasses.replace(settings, plan=plan)
-    planner = make_planner(spec, settings, p["planner"] or None, seed=p["seed"])
-    return Agent(learned_model(p["agent"], checkpoint), planner, task)
-
-
-def _warm_up(agent: Agent, robot: Topics) -> None:
-    """The first decisions of a process are slow: let them be none of the robot's."""
-    obs = robot.layout.read(robot.messages)
-    obs = np.nan_to_num(obs)
-    agent.reset(obs)
-    rest = robot.spec.rest
-    for _ in range(12):
-        agent.observe(obs, rest, obs)
-        agent.act(obs)
-    agent.delay_s = 0.0
-    agent.forget()
-    torch.set_num_threads(1)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.parameter import Parameter
 
@@ -71,3 +72,29 @@ def values(node: Any, params: Sequence[Param]) -> dict[str, Any]:  # noqa: ANN40
         p.name: list(now[p.name] or []) if isinstance(p.default, list) else now[p.name]
         for p in params
     }
+
+
+def per_joint(given: list[float], count: int, default: float, name: str) -> np.ndarray:
+    """One value a joint."""
+    if len(given) not in (0, 1, count):
+        raise ValueError(f"{name} has one value, or one for each of {count} joints: {given}")
+    array = np.array(given or [default], dtype=float)
+    if np.isnan(array).any():
+        raise ValueError(f"{name} has a value that is no number: {given}")
+    return np.broadcast_to(array, (count,)).copy()
+
+
+ROBOT_PARAMS = (
+    Param("robot", str, "", "From `mbmrl list robots`, or package.module:Class."),
+    Param("controller", str, "forward_command_controller", "Commands go to /CONTROLLER/commands."),
+    Param("joints", list[str], [], "Joints in the order of the commands; none: the actions."),
+    Param("actions", list[str], [], "ACTION=JOINT, for actions whose joint has another name."),
+    Param(
+        "scale", list[float], [], "Command = scale · action + offset; one value, or one a joint."
+    ),
+    Param("offset", list[float], [], "See scale; none: 0."),
+    Param(
+        "sources", list[str], [], "FIELD=PLACE, e.g. pitch=imu/pitch or knee=position/knee_joint."
+    ),
+)
+"""Which the robot node has too, so that one file serves both."""

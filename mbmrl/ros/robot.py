@@ -21,8 +21,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from mbmrl import conditions, registry
 from mbmrl.loop import Clock
-from mbmrl.ros.controller import ROBOT_PARAMS, _each
-from mbmrl.ros.params import Param, declare, values
+from mbmrl.ros.params import ROBOT_PARAMS, Param, declare, per_joint, values
 from robots.ros2 import output
 from robots.sim import Diverged, SimRobot
 from robots.topics import IMU, JOINT_STATES, ODOM, Layout
@@ -65,8 +64,8 @@ class SimulatedRobot(Node):
             spec,
             p["joints"],
             p["actions"],
-            _each(p["scale"], u, 1.0, "scale"),
-            _each(p["offset"], u, 0.0, "offset"),
+            per_joint(p["scale"], u, 1.0, "scale"),
+            per_joint(p["offset"], u, 0.0, "offset"),
             topic=f"/{p['controller']}/commands",
         )
         self._real_time, self._patience = p["real_time"], p["patience"]
