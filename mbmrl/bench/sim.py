@@ -107,14 +107,10 @@ def _batch(cls: type[SimRobot]) -> Work:
 def _twin(name: str, dt: float) -> Work:
     """As long as it is asked for: an episode that ends takes time for another one's start."""
     from dm_control import suite
+    from dm_control.rl import control
 
-    domain, task = TWINS[name]
-    env = suite.load(
-        domain,
-        task,
-        task_kwargs={"time_limit": math.inf, "random": 0},
-        environment_kwargs={"control_timestep": dt},
-    )
+    loaded = suite.load(*TWINS[name], task_kwargs={"random": 0})
+    env = control.Environment(loaded.physics, loaded.task, math.inf, control_timestep=dt)
     spec = env.action_spec()
     acts = _actions(spec.minimum, spec.maximum)
     env.reset()
