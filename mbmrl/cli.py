@@ -389,7 +389,7 @@ class Discriminate:
                 conditions.starting(c, ONSET * self.seconds) for c in discriminate.suite(cls())
             ),
             agents=("oracle", "nominal"),
-            paths=_paths(cls, None, ("eight",)),
+            paths=_paths(cls, None, 1),
             episodes=self.episodes,
             seconds=self.seconds,
             seed=self.seed,
@@ -521,7 +521,7 @@ class Render:
 
         torch.set_num_threads(1)
         robot = cls([conditions.parse(text) for text in self.perturb], self.seed)
-        (path,) = _paths(cls, None, ("eight",))
+        (path,) = _paths(cls, None, 1)
         checkpoint = checkpoint_for(agent, robot.spec, None)
         driver = make_agent(agent, [robot], checkpoint, [path], seed=self.seed)
         drive = Drive(robot, driver, real_time=False)
