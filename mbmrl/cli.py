@@ -35,7 +35,7 @@ from mbmrl import registry
 if TYPE_CHECKING:
     from mbmrl import log
     from mbmrl.conditions import Condition
-    from mbmrl.discriminate import Record
+    from mbmrl.discriminate import Results
     from mbmrl.evaluate import Evaluation, Row
     from robots.base import Robot
     from robots.sim import SimRobot
@@ -381,7 +381,7 @@ class Discriminate:
 
         torch.set_num_threads(1)
         cls = _load_simulated(self.robot, self.seconds)
-        record = discriminate.Record.load(self.json, self.seconds)
+        record = discriminate.Results.load(self.json, self.seconds)
         record.known[cls.spec.name] = [conditions.text(fault) for fault in faults(cls())]
         what = Evaluation(
             robot=self.robot,
@@ -404,7 +404,7 @@ class Discriminate:
             _write(self.markdown, discriminate.markdown(record))
         _print(discriminate.table(record, cls.spec.name))
 
-    def _drive(self, what: Evaluation, record: Record) -> None:
+    def _drive(self, what: Evaluation, record: Results) -> None:
         for _ in _evaluated(what, self.jobs, record.rows):
             if self.json:
                 _write(self.json, record.dump())

@@ -82,7 +82,7 @@ class Gap:
 
 
 @dataclass
-class Record:
+class Results:
     """What was driven so far.
 
     Attributes:
@@ -96,7 +96,7 @@ class Record:
     rows: list[Row] = field(default_factory=list)
 
     @classmethod
-    def load(cls, file: Path | None, seconds: float) -> Record:
+    def load(cls, file: Path | None, seconds: float) -> Results:
         """What an earlier call left in that file; nothing where there is no such file.
 
         Raises:
@@ -130,7 +130,7 @@ def suite(robot: SimRobot) -> list[Condition]:
     return [(), *single, *faults(robot)]
 
 
-def gaps(record: Record, robot: str) -> list[Gap]:
+def gaps(record: Results, robot: str) -> list[Gap]:
     """Each perturbation of the robot that oracle and nominal were driven under."""
     rows, found = record.of(robot), []
     for name in dict.fromkeys(row.perturbation for row in rows):
@@ -152,7 +152,7 @@ def gaps(record: Record, robot: str) -> list[Gap]:
     return found
 
 
-def summary(record: Record, robot: str) -> str:
+def summary(record: Results, robot: str) -> str:
     """How many perturbations discriminate, and how far robust planning gets."""
     found = [gap for gap in gaps(record, robot) if gap.perturbation != "none"]
     held_out = [gap for gap in found if not gap.known]
@@ -170,7 +170,7 @@ def summary(record: Record, robot: str) -> str:
     return " ".join(parts)
 
 
-def table(record: Record, robot: str) -> Table:
+def table(record: Results, robot: str) -> Table:
     """One line a perturbation."""
     shown = Table(title=summary(record, robot), title_justify="left", box=box.SIMPLE_HEAD)
     for k, column in enumerate(COLUMNS):
@@ -180,7 +180,7 @@ def table(record: Record, robot: str) -> Table:
     return shown
 
 
-def markdown(record: Record) -> str:
+def markdown(record: Results) -> str:
     """The same as a page, of all robots."""
     lines = []
     for robot in dict.fromkeys(row.robot for row in record.rows):

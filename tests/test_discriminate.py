@@ -10,7 +10,7 @@ from rich.console import Console
 
 from mbmrl import cli, conditions, discriminate, evaluate, registry, settings
 from mbmrl.compose import ON_THE_SIMULATOR, faults
-from mbmrl.discriminate import Record
+from mbmrl.discriminate import Results
 from tests.dummy import SETTINGS, SimPointMass
 from tests.test_evaluate import row
 
@@ -28,7 +28,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate, "TIMED_TRUE", 2)
 
 
-def record(**scores: tuple[float, float, float]) -> Record:
+def record(**scores: tuple[float, float, float]) -> Results:
     """Scores of oracle, nominal and robust, around which five episodes scatter by 0.02."""
     names = {"locked": LOCKED, "slippery": SLIPPERY, "known": KNOWN, "none": "none"}
     rows = [
@@ -37,7 +37,7 @@ def record(**scores: tuple[float, float, float]) -> Record:
         for agent, score in zip(ON_THE_SIMULATOR, three, strict=True)
         for s in range(5)
     ]
-    return Record(10.0, {"hexapod": [KNOWN]}, rows)
+    return Results(10.0, {"hexapod": [KNOWN]}, rows)
 
 
 def test_disjoint_intervals_discriminate_and_others_do_not() -> None:
@@ -104,13 +104,13 @@ def test_a_record_survives_and_is_not_mixed(tmp_path: Path) -> None:
     file = tmp_path / "gaps.json"
     before = record(locked=(0.8, 0.3, 0.4))
     file.write_text(before.dump())
-    assert Record.load(file, 10.0).dump() == before.dump()
-    assert Record.load(tmp_path / "absent", 10.0).rows == []
+    assert Results.load(file, 10.0).dump() == before.dump()
+    assert Results.load(tmp_path / "absent", 10.0).rows == []
     with pytest.raises(ValueError, match="holds episodes of 10 s, not 8"):
-        Record.load(file, 8.0)
+        Results.load(file, 8.0)
     file.write_text("[]")
     with pytest.raises(ValueError, match="is no record of `mbmrl discriminate`"):
-        Record.load(file, 10.0)
+        Results.load(file, 10.0)
 
 
 @pytest.mark.parametrize("name", ["cheetah", "hexapod"])
@@ -159,7 +159,7 @@ def test_robust_can_be_spared_where_nothing_is_at_stake(tmp_path: Path) -> None:
     file = tmp_path / "gaps.json"
     args = ["--robot", SIM, "--seconds", "0.8", "--episodes", "2", "--json", str(file)]
     assert cli.main(["discriminate", *args, "--robust-where-it-matters"]) == 0
-    found = discriminate.gaps(Record.load(file, 0.8), "pointmass")
+    found = discriminate.gaps(Results.load(file, 0.8), "pointmass")
     driven = {g.perturbation for g in found if g.cells()[3] != "–"}
     assert driven == {g.perturbation for g in found if g.discriminates}
     assert 0 < len(driven) < len(found)
