@@ -11,12 +11,13 @@ from torch import Tensor
 
 from mbmrl import tasks
 from mbmrl.checkpoint import Checkpoint
-from mbmrl.compose import make_planner
+from mbmrl.compose import make_planner, task_for
 from mbmrl.data import Windows
 from mbmrl.dynamics import Dynamics, Params
 from mbmrl.engines.base import Engine
 from mbmrl.settings import settings_for
 from mbmrl.types import RolloutFn
+from robots.base import Robot
 
 STATES = 64
 CANDIDATES = 128
@@ -53,7 +54,7 @@ def _rounded(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def rank_correlation(checkpoint: Checkpoint, windows: Windows, task: str) -> float:
+def rank_correlation(checkpoint: Checkpoint, windows: Windows, robot: type[Robot]) -> float:
     """Spearman's correlation of candidates' costs in float32 and in bfloat16.
 
     The mean over :data:`STATES` recorded states, each with the model adapted to its window, of
@@ -62,7 +63,7 @@ def rank_correlation(checkpoint: Checkpoint, windows: Windows, task: str) -> flo
     Args:
         checkpoint: its default learner is judged.
         windows: of recorded transitions.
-        task: whose cost is ranked; a path begins where the robot is.
+        robot: whose task's cost is ranked; a path begins where the robot is.
     """
     spec, rng = checkpoint.spec, torch.Generator().manual_seed(0)
     support, _ = windows.sample(rng, STATES, checkpoint.window, 1)
@@ -70,7 +71,7 @@ def rank_correlation(checkpoint: Checkpoint, windows: Windows, task: str) -> flo
     params = adapter.adapt(dynamics, support)
     obs = support.next_obs[:, -1].clone()
     obs[:, spec.index(spec.pose)] = 0.0
-    wanted = tasks.make(task, spec, ["eight"] * STATES)
+    wanted = task_for(robot, tasks.usual(robot.task) * STATES)
     wanted.reset(obs)
     settings = settings_for(spec.name)
     settings = replace(settings, plan=settings.plan | {"num_samples": (CANDIDATES,)})

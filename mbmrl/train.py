@@ -99,7 +99,7 @@ def train(
     result = checkpoints.load(last)
     episodes = Store(out / "data").load(result.spec)
     windows = Windows(episodes, result.spec, mirror=False)
-    result.bfloat16_rank = round(rank_correlation(result, windows, cls.task), 5)
+    result.bfloat16_rank = round(rank_correlation(result, windows, cls), 5)
     counts = {
         "transitions": episodes.num_transitions,
         "conditions": len(set(episodes.condition)),

@@ -15,6 +15,7 @@ from mbmrl.data import Windows
 from mbmrl.precision import Rounded, rank_correlation
 from mbmrl.settings import settings_for
 from mbmrl.train import Job, collect
+from robots.hexapod import Hexapod
 
 SHIPPED = checkpoints.shipped()
 
@@ -28,23 +29,21 @@ def recorded(robot: str) -> Windows:
 
 @pytest.mark.parametrize("robot", SHIPPED)
 def test_reference_checkpoints_say_truly_that_candidates_keep_their_order(robot: str) -> None:
-    shipped = checkpoints.for_robot(registry.load("robots", robot).spec, None)
-    task = registry.load("robots", robot).task
-    assert shipped.takes_bfloat16 == (
-        rank_correlation(shipped, recorded(robot), task) >= SAME_ORDER
-    )
+    cls = registry.load("robots", robot)
+    shipped = checkpoints.for_robot(cls.spec, None)
+    rank = rank_correlation(shipped, recorded(robot), cls)
+    assert shipped.takes_bfloat16 == (rank >= SAME_ORDER)
 
 
 def test_a_model_that_rounding_harms_is_found_out() -> None:
     """Its first layer lives on small differences between large numbers."""
-    robot = "hexapod"
-    shipped = checkpoints.for_robot(registry.load("robots", robot).spec, None)
+    shipped = checkpoints.for_robot(Hexapod.spec, None)
     dynamics, _ = shipped.learner(shipped.default)
     with torch.no_grad():
         dynamics.biases[0].add_(1000.0)
         dynamics.weights[1].mul_(0.1)
         dynamics.biases[1].sub_(1000.0 * dynamics.weights[1].sum(0))
-    assert rank_correlation(shipped, recorded(robot), "path") < SAME_ORDER
+    assert rank_correlation(shipped, recorded("hexapod"), Hexapod) < SAME_ORDER
 
 
 def test_rounding_is_felt_but_small() -> None:
@@ -77,5 +76,5 @@ def test_rank_does_not_depend_on_where_the_robot_is() -> None:
     near = recorded("hexapod")
     far = recorded("hexapod")
     far.obs[..., shipped.spec.index(["x", "y"])] += np.float32(50.0)
-    ranks = [rank_correlation(shipped, windows, "path") for windows in (near, far)]
+    ranks = [rank_correlation(shipped, windows, Hexapod) for windows in (near, far)]
     assert ranks[0] == pytest.approx(ranks[1], abs=1e-4)

@@ -20,6 +20,7 @@ from mbmrl.ros.steer import TwistTask
 from mbmrl.safety import Guard, Limits
 from mbmrl.settings import settings_for
 from mbmrl.spec import RobotSpec
+from robots.base import Robot
 from robots.ros2 import INTERFACES, Output, Topics, output
 
 PARAMS = (
@@ -30,7 +31,7 @@ PARAMS = (
     Param("horizon", int, 0, "Length of a plan [control steps]; 0: the robot's own.", 0, 1000),
     Param("samples", list[int], [], "Candidates of each iteration; none: the robot's own."),
     Param("seed", int, 0, "Of the planner's random numbers.", 0, 2**31 - 1),
-    Param("task", str, "", "path, speed or twist; empty: the robot's own, or twist."),
+    Param("task", str, "", "path, speed, … or twist; empty: the robot's own, or twist."),
     Param("path", str, "eight", "straight, arc, zigzag or eight, for the task path."),
     Param("max_speed", float, 0.3, "Largest velocity command [m/s].", 1e-3, 100.0),
     Param("max_turn", float, 1.0, "Largest turning command [rad/s].", 1e-3, 100.0),
@@ -105,11 +106,12 @@ def checkpoint_for(robot: str, folder: str) -> Checkpoint:
 def agent_for(checkpoint: Checkpoint, p: dict[str, Any]) -> Agent:
     """Model, planner and task, as the parameters say."""
     spec = checkpoint.spec
-    name = p["task"] or (registry.load("robots", p["robot"]).task if p["robot"] else "twist")
+    robot = registry.load("robots", p["robot"]) if p["robot"] else Robot
+    name = p["task"] or (robot.task if p["robot"] else "twist")
     task = (
         TwistTask(spec, p["max_speed"], p["max_turn"])
         if name == "twist"
-        else tasks.make(name, spec, [p["path"]])
+        else tasks.make(name, spec, [p["path"]], robot.speed, robot.size)
     )
     settings = settings_for(spec.name)
     size = {"horizon": p["horizon"], "num_samples": tuple(p["samples"])}
