@@ -104,13 +104,15 @@ def of_rates(spec: RobotSpec, obs: Float[np.ndarray, "t o"]) -> list[Doubt]:
             moved, told = (float(np.nanpercentile(np.abs(x), USUAL)) for x in (change, middle))
             if min(moved, told) < MOVING:
                 continue
+            # what swings to and fro from reading to reading says nothing of its direction
+            slow_enough = np.nanmean(np.sign(by[1:] * by[:-1])) > 0
             factor = max(moved / told, told / moved)
             names = [n for f, n in FACTORS.items() if f / BESIDE < factor < f * BESIDE]
             if factor > 8:
                 hint = f": {names[0]}?" if names else ""
                 text = f"{name} changes {moved / told:.3g} times as fast as {rate} says{hint}"
                 found.append(Doubt(text, sure=bool(names)))
-            elif np.nanmean(np.sign(change * middle)) < -SAME:
+            elif slow_enough and np.nanmean(np.sign(change * middle)) < -SAME:
                 found.append(Doubt(f"{name} moves against {rate}: is one of them turned round?"))
     return found
 

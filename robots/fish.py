@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float
 
 from mbmrl.spec import Field, RobotSpec
-from robots.frames import in_body, roll_pitch_yaw, rotation, turn_body
-from robots.sim import Leg, SimRobot, compiled
+from robots.frames import in_body, roll_pitch_yaw, rotation
+from robots.sim import Leg, SimRobot, compiled, turn_body
 
 DT = 0.1  # control period [s]
 TIMESTEP = 0.02  # simulation step [s]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
-import mujoco
 import numpy as np
 from jaxtyping import Float
 
@@ -35,13 +32,3 @@ def in_body(
 ) -> Float[np.ndarray, "*b 3"]:
     """A vector of the world in the body's frame."""
     return np.einsum("...ji,...j->...i", rotation, vector)
-
-
-def turn_body(body: mujoco.MjsBody, angle: float) -> None:
-    """Turn all that a body is made of and carries about its z axis [rad], so that it faces x.
-
-    The body's own frame and joints stay.
-    """
-    frame = body.add_frame(quat=(math.cos(angle / 2), 0, 0, math.sin(angle / 2)))
-    for thing in (*body.geoms, *body.sites, *body.cameras, *body.lights, *body.bodies):
-        thing.set_frame(frame)

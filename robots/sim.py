@@ -388,6 +388,16 @@ def compiled(spec: mujoco.MjSpec) -> mujoco.MjModel:
     return model
 
 
+def turn_body(body: mujoco.MjsBody, angle: float) -> None:
+    """Turn all that a body is made of and carries about its z axis [rad], so that it faces x.
+
+    The body's own frame and joints stay.
+    """
+    frame = body.add_frame(quat=(math.cos(angle / 2), 0, 0, math.sin(angle / 2)))
+    for thing in (*body.geoms, *body.sites, *body.cameras, *body.lights, *body.bodies):
+        thing.set_frame(frame)
+
+
 PHYSICS = tuple("actuator_ body_ dof_ eq_ geom_ hfield_ jnt_ pair_ qpos site_ tendon_".split())
 """How the fields of a model begin that perturbations may write to, beside its options."""
 

@@ -11,8 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mbmrl.spec import Field, RobotSpec
-from robots.frames import turn_body
-from robots.sim import Leg, SimRobot, compiled
+from robots.sim import Leg, SimRobot, compiled, turn_body
 
 DT = 0.1  # control period [s]
 TIMESTEP = 0.01  # simulation step [s]

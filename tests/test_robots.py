@@ -169,7 +169,7 @@ def test_true_rollouts_are_what_stepping_shows(name: str) -> None:
 def test_a_simulation_that_blew_up_says_so(name: str, speed: float) -> None:
     """And no rollout takes it for a robot at its start: its cost is no number, or no small one."""
     robot = make(name)
-    robot.data.qvel[-1] = speed
+    robot.data.qvel[0] = speed
     futures = robot.true_rollout(np.zeros((1, 2, robot.spec.num_act)))
     assert not np.abs(futures).max() < 1e3
     with pytest.raises(Diverged, match=f"{name}: the simulation diverged"):
