@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mbmrl.spec import Field, RobotSpec
-from robots.frames import in_body, roll_pitch_yaw, rotation
+from robots.frames import BODY, BODY_MIRROR, POSE, in_body, roll_pitch_yaw, rotation
 from robots.sim import Leg, SimRobot, compiled, turn_body
 
 DT = 0.1  # control period [s]
@@ -48,25 +48,14 @@ SPEC = RobotSpec(
     name="fish",
     dt=DT,
     obs=(
-        Field("x", "m"),
-        Field("y", "m"),
-        Field("yaw", "rad", -math.pi, math.pi),
-        Field("z", "m"),
-        Field("vx", "m/s"),
-        Field("vy", "m/s"),
-        Field("vz", "m/s"),
-        Field("roll", "rad", -math.pi, math.pi),
-        Field("pitch", "rad", -math.pi / 2, math.pi / 2),
-        Field("roll_rate", "rad/s"),
-        Field("pitch_rate", "rad/s"),
-        Field("yaw_rate", "rad/s"),
+        *BODY,
         *(Field(joint, "rad") for joint in JOINTS),
         *(Field(f"{joint}_rate", "rad/s") for joint in JOINTS),
     ),
     act=tuple(Field(f"target_{joint}", "rad", -1, 1) for joint in DRIVEN),
-    pose=("x", "y", "yaw"),
+    pose=POSE,
     mirror={
-        **{n: (n, -1.0) for n in ("y", "yaw", "vy", "roll", "roll_rate", "yaw_rate")},
+        **BODY_MIRROR,
         **MIRRORED,
         **{f"{j}_rate": (f"{other}_rate", sign) for j, (other, sign) in MIRRORED.items()},
         **{f"target_{j}": (f"target_{MIRRORED[j][0]}", MIRRORED[j][1]) for j in DRIVEN},

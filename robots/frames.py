@@ -1,9 +1,37 @@
-"""Orientation as robots report it: roll, pitch and yaw, and velocities in the body frame."""
+"""How robots report where they are, how they are turned and how they move, in the body's frame."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from jaxtyping import Float
+
+from mbmrl.spec import Field
+
+POSE = ("x", "y", "yaw")
+BODY = (
+    Field("x", "m"),
+    Field("y", "m"),
+    Field("yaw", "rad", -math.pi, math.pi),
+    Field("z", "m"),
+    Field("vx", "m/s"),
+    Field("vy", "m/s"),
+    Field("vz", "m/s"),
+    Field("roll", "rad", -math.pi, math.pi),
+    Field("pitch", "rad", -math.pi / 2, math.pi / 2),
+    Field("roll_rate", "rad/s"),
+    Field("pitch_rate", "rad/s"),
+    Field("yaw_rate", "rad/s"),
+)
+"""Pose, and what an inertial unit and kinematics or odometry tell of a body."""
+BODY_MIRROR = {n: (n, -1.0) for n in ("y", "yaw", "vy", "roll", "roll_rate", "yaw_rate")}
+"""What changes its sign in the left-right mirror."""
+
+
+def without(*names: str) -> tuple[Field, ...]:
+    """:data:`BODY` but for these fields."""
+    return tuple(f for f in BODY if f.name not in names)
 
 
 def rotation(quat: Float[np.ndarray, "*b 4"]) -> Float[np.ndarray, "*b 3 3"]:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mbmrl.spec import Field, RobotSpec
-from robots.frames import in_body, roll_pitch_yaw, rotation
+from robots.frames import BODY_MIRROR, POSE, in_body, roll_pitch_yaw, rotation, without
 from robots.sim import Leg, SimRobot, compiled
 
 DT = 0.1  # control period [s]
@@ -41,30 +41,20 @@ SPEC = RobotSpec(
     name="hexapod",
     dt=DT,
     obs=(
-        Field("x", "m"),
-        Field("y", "m"),
-        Field("yaw", "rad", -math.pi, math.pi),
-        Field("vx", "m/s"),
-        Field("vy", "m/s"),
-        Field("vz", "m/s"),
-        Field("roll", "rad", -math.pi, math.pi),
-        Field("pitch", "rad", -math.pi / 2, math.pi / 2),
-        Field("roll_rate", "rad/s"),
-        Field("pitch_rate", "rad/s"),
-        Field("yaw_rate", "rad/s"),
+        *without("z"),
         Field("gait_sin", "1", -1, 1),
         Field("gait_cos", "1", -1, 1),
         *(Field(name, "1", -1, 1) for name in AMPLITUDES),
     ),
     act=tuple(Field(name, "1", -1, 1) for name in STRIDES),
-    pose=("x", "y", "yaw"),
+    pose=POSE,
     known={
         "gait_sin": {"gait_sin": math.cos(TURN), "gait_cos": math.sin(TURN)},
         "gait_cos": {"gait_cos": math.cos(TURN), "gait_sin": -math.sin(TURN)},
         **{a: {a: KEEP, s: 1 - KEEP} for a, s in zip(AMPLITUDES, STRIDES, strict=True)},
     },
     mirror={
-        **{n: (n, -1.0) for n in ("y", "yaw", "vy", "roll", "roll_rate", "yaw_rate")},
+        **BODY_MIRROR,
         # the other tripod leads: half a turn of the gait
         **{n: (n, -1.0) for n in ("gait_sin", "gait_cos")},
         **{n: (_other_side(n), 1.0) for n in (*AMPLITUDES, *STRIDES)},

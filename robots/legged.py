@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
@@ -11,36 +10,18 @@ import numpy as np
 from jaxtyping import Float
 
 from mbmrl.spec import Field, RobotSpec
-from robots.frames import in_body, roll_pitch_yaw, rotation
+from robots.frames import BODY, BODY_MIRROR, POSE, in_body, roll_pitch_yaw, rotation
 from robots.sim import Leg, SimRobot
 
 LEGS = ("FL", "FR", "RL", "RR")
 OTHER_SIDE = {"FL": "FR", "FR": "FL", "RL": "RR", "RR": "RL"}
 SETTLE_S = 0.5  # before an episode [s]
 
-POSE = ("x", "y", "yaw")
-BODY = (
-    Field("x", "m"),
-    Field("y", "m"),
-    Field("yaw", "rad", -math.pi, math.pi),
-    Field("z", "m"),
-    Field("vx", "m/s"),
-    Field("vy", "m/s"),
-    Field("vz", "m/s"),
-    Field("roll", "rad", -math.pi, math.pi),
-    Field("pitch", "rad", -math.pi / 2, math.pi / 2),
-    Field("roll_rate", "rad/s"),
-    Field("pitch_rate", "rad/s"),
-    Field("yaw_rate", "rad/s"),
-)
-"""Pose, and what an inertial unit and the legs' kinematics tell of the body."""
-BODY_MIRROR = {n: (n, -1.0) for n in ("y", "yaw", "vy", "roll", "roll_rate", "yaw_rate")}
-
 
 def observe_body(
     qpos: Float[np.ndarray, "*b q"], qvel: Float[np.ndarray, "*b v"]
 ) -> Float[np.ndarray, "*b 12"]:
-    """The fields of :data:`BODY` of a robot whose first joint is free."""
+    """The fields of :data:`~robots.frames.BODY` of a robot whose first joint is free."""
     turned = rotation(qpos[..., 3:7])
     angles = roll_pitch_yaw(turned)
     velocity = in_body(turned, qvel[..., :3])

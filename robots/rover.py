@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mbmrl.spec import Field, RobotSpec
-from robots.frames import in_body, roll_pitch_yaw, rotation
+from robots.frames import BODY_MIRROR, POSE, in_body, roll_pitch_yaw, rotation, without
 from robots.sim import Leg, SimRobot, compiled
 
 DT = 0.1  # control period [s]
@@ -35,22 +35,13 @@ SPEC = RobotSpec(
     name="rover",
     dt=DT,
     obs=(
-        Field("x", "m"),
-        Field("y", "m"),
-        Field("yaw", "rad", -math.pi, math.pi),
-        Field("vx", "m/s"),
-        Field("vy", "m/s"),
-        Field("roll", "rad", -math.pi, math.pi),
-        Field("pitch", "rad", -math.pi / 2, math.pi / 2),
-        Field("roll_rate", "rad/s"),
-        Field("pitch_rate", "rad/s"),
-        Field("yaw_rate", "rad/s"),
+        *without("z", "vz"),
         *(Field(name, "rad/s") for name in SPEEDS),
     ),
     act=tuple(Field(name, "rad/s", -MAX_SPEED, MAX_SPEED) for name in TARGETS),
-    pose=("x", "y", "yaw"),
+    pose=POSE,
     mirror={
-        **{n: (n, -1.0) for n in ("y", "yaw", "vy", "roll", "roll_rate", "yaw_rate")},
+        **BODY_MIRROR,
         **{n: (_other_side(n), 1.0) for n in (*SPEEDS, *TARGETS)},
     },
 )
