@@ -263,6 +263,8 @@ class Scene:
     ) -> tuple[Float[np.ndarray, "p 3"], Float[np.ndarray, "t 3"]]:
         """Tiles of the path (x, y, heading), and where the task wants the robot soon."""
         run = self.run
+        if not run.path:
+            return np.empty((0, 3)), np.empty((0, 3))
         task = task_for(type(self.robot), [run.path])
         if not isinstance(task, tasks.PathTask):
             return np.empty((0, 3)), np.empty((0, 3))
