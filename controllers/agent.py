@@ -18,7 +18,7 @@ from mbmrl.adapters.base import Adapter
 from mbmrl.dynamics import Affine, Dynamics, Params, wrap
 from mbmrl.engines.base import Engine
 from mbmrl.engines.plain import Plain
-from mbmrl.meta import HORIZON, open_loop_error
+from mbmrl.meta import HORIZON, normalised
 from mbmrl.tasks import Task
 from mbmrl.types import Plan, RolloutFn, Transitions
 
@@ -113,11 +113,13 @@ class LearnedModel:
         self._info: dict[str, Tensor] = {}
         self._record: Tensor | None = None
         self._used: deque[Params] = deque(maxlen=HORIZON)
+        self._fitted: deque[Params] = deque(maxlen=held_back + 1)
 
     def reset(self) -> None:
         """Clear the window: nothing survives into the next episode, or over a gap."""
         self.history.clear()
         self._used.clear()
+        self._fitted.clear()
         self._info, self._record = {}, None
 
     def observe(self, transition: Transitions) -> None:
@@ -147,25 +149,28 @@ class LearnedModel:
         adapted = self.adapter.adapt(self.dynamics, window)
         if not self.held_back:
             return adapted
-        if len(self.history) <= self.held_back:
+        self._fitted.append(adapted)
+        if len(self._fitted) <= self.held_back:
             return prior
-        older = Transitions(*(x[:, : -self.held_back] for x in window))
+        judged = self._fitted[0]  # all of the newest transitions came after it
         newest = Transitions(*(x[:, -self.held_back :] for x in window))
-        judged = self.adapter.adapt(self.dynamics, older)
-        gate = self._info["gate"] = self._judge(
-            self._error(judged, newest), self._error(prior, newest)
-        )
+        twice = Transitions(*(torch.cat([x, x]) for x in newest))
+        errors = self._error(_and_prior(judged, prior), twice).unflatten(0, (2, -1))
+        gate = self._info["gate"] = self._judge(errors.nan_to_num(WORST**2))
         return _gated(prior, adapted, gate)
 
-    def _judge(self, judged: Float[Tensor, " r"], prior: Float[Tensor, " r"]) -> Bool[Tensor, " r"]:
-        errors = torch.stack([judged, prior]).nan_to_num(WORST**2)
+    def _judge(self, errors: Float[Tensor, "2 r"]) -> Bool[Tensor, " r"]:
+        """Whether the first model has erred less than the second lately, by a margin."""
         before = errors if self._record is None else self._record
         self._record = GATE_MEMORY * before + (1 - GATE_MEMORY) * errors
         return self._record[0] < GATE_MARGIN * self._record[1]
 
     def _error(self, params: Params, stretch: Transitions) -> Float[Tensor, " r"]:
-        error = open_loop_error(self.dynamics, params, stretch, stretch.act.shape[-2])
-        return _mean_square(error.flatten(1, 2))
+        """Open loop from the first observation of a stretch to the end of it."""
+        roll = self.engine.rollout(self.dynamics, params)
+        future = roll(stretch.obs[:, 0], stretch.act[:, None])
+        error = normalised(self.dynamics, future, stretch.next_obs[:, None])
+        return _mean_square(error[:, 0])
 
     @torch.no_grad()
     def _foreseen(self) -> dict[str, Tensor]:
@@ -173,10 +178,10 @@ class LearnedModel:
             return {}
         prior, newest = self.dynamics.prior(), self.history[-1]
         x, y = self.dynamics.inputs(newest.obs, newest.act), self.dynamics.targets(newest)
-        errors = {
-            f"pred_error_{which}": _mean_square(self.dynamics.predict(params, x) - y)
-            for which, params in (("prior", prior), ("adapted", self._used[-1]))
-        }
+        both = _and_prior(self._used[-1], prior)
+        said = self.dynamics.predict(both, torch.cat([x, x])).unflatten(0, (2, -1))
+        adapted, unadapted = (_mean_square(s - y) for s in said)
+        errors = {"pred_error_prior": unadapted, "pred_error_adapted": adapted}
         if self.looks_back and len(self.history) >= len(self._used) == HORIZON:
             stretch = self._newest(HORIZON)
             for which, params in (("prior", prior), ("adapted", self._used[0])):
@@ -261,6 +266,22 @@ def _mean_square(error: Float[Tensor, "r m t"]) -> Float[Tensor, " r"]:
 
 def _batch(x: np.ndarray) -> Float[Tensor, "r k"]:
     return torch.from_numpy(np.atleast_2d(x)).float()
+
+
+def _and_prior(adapted: Params, prior: Params) -> Params:
+    """θ′ of every robot, then θ* for each: one unroll of twice as many takes half as long."""
+
+    def both(after: Tensor, before: Tensor) -> Tensor:
+        return before if after is before else torch.cat([after, before.expand_as(after)])
+
+    def one(after: Affine, before: Affine) -> Affine:
+        weight, bias = both(after.weight, before.weight), both(after.bias, before.bias)
+        if after.keys is None or after.values is None:
+            return Affine(weight, bias)
+        added = (torch.cat([x, torch.zeros_like(x)]) for x in (after.keys, after.values))
+        return Affine(weight, bias, *added)
+
+    return [one(a, b) for a, b in zip(adapted, prior, strict=True)]
 
 
 def _gated(prior: Params, adapted: Params, gate: Bool[Tensor, " r"]) -> Params:

@@ -16,7 +16,7 @@ from controllers.agent import Agent, LearnedModel
 from mbmrl import conditions, log
 from mbmrl.episode import Recorder
 from mbmrl.evaluate import from_onset, phase
-from mbmrl.loop import Clock, Loop, run
+from mbmrl.loop import Clock, Loop, run, settle
 from mbmrl.types import Plan
 from robots.base import Robot
 from robots.sim import SimRobot
@@ -67,6 +67,7 @@ class Drive:
                 self.qpos.append(qpos.copy())
                 progress.update(bar, advance=dt, description=self._state())
 
+            settle()
             run(Loop(self.robot, self.agent, sink), ticks, self.clock)
 
     def recorded(self, *, robot: str, agent: str, path: str, seed: int) -> log.Run:

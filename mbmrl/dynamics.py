@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mbmrl.spec import RobotSpec
+from mbmrl.spec import RobotSpec, view
 from mbmrl.types import RolloutFn, Transitions
 
 CLAMP = 5.0
@@ -88,6 +88,8 @@ class Dynamics(nn.Module):
         self.pose_at = spec.index(spec.pose)
         self.state_at = spec.index(spec.state)
         self.predicted_at = [spec.state.index(n) for n in spec.predicted]
+        self.pose_view, self.state_view = view(self.pose_at), view(self.state_at)
+        self.predicted_view = view(self.predicted_at)
         num_in = len(self.state_at) + spec.num_act
         num_out = len(self.pose_at) + len(self.predicted_at)
         sizes = [num_in, *self.hidden, num_out]
@@ -104,6 +106,10 @@ class Dynamics(nn.Module):
         self.target_std: Tensor
         self.register_buffer("carry_over", self._known_map(), persistent=False)
         self.carry_over: Tensor
+        placing = torch.eye(len(self.state_at))[self.predicted_at]
+        placing = torch.cat([torch.zeros(len(self.pose_at), len(self.state_at)), placing])
+        self.register_buffer("placing", placing, persistent=False)
+        self.placing: Tensor
 
     def _known_map(self) -> Float[Tensor, "i s"]:
         """Next state before the prediction is added: itself, or the spec's known linear map."""
@@ -120,7 +126,7 @@ class Dynamics(nn.Module):
     @torch.no_grad()
     def fit_normaliser(self, data: Transitions) -> None:
         """Take means and deviations over ALL the data there is, never over the newest part."""
-        inputs = torch.cat([data.obs[..., self.state_at], data.act], -1).flatten(0, -2)
+        inputs = torch.cat([data.obs[..., self.state_view], data.act], -1).flatten(0, -2)
         targets = self.changes(data).flatten(0, -2)
         for name, rows in (("input", inputs), ("target", targets)):
             getattr(self, f"{name}_mean").copy_(rows.mean(0))
@@ -130,7 +136,7 @@ class Dynamics(nn.Module):
         self, obs: Float[Tensor, "*b o"], act: Float[Tensor, "*b u"]
     ) -> Float[Tensor, "*b i"]:
         """What the network sees, normalised and clamped."""
-        raw = torch.cat([obs[..., self.state_at], act], -1)
+        raw = torch.cat([obs[..., self.state_view], act], -1)
         return self._normalise(raw)
 
     def _normalise(self, raw: Tensor) -> Tensor:
@@ -138,11 +144,11 @@ class Dynamics(nn.Module):
 
     def changes(self, data: Transitions) -> Float[Tensor, "*b t"]:
         """What is to be predicted, raw: body-frame motion of the pose, change of the state."""
-        state, next_state = data.obs[..., self.state_at], data.next_obs[..., self.state_at]
-        change = (next_state - state)[..., self.predicted_at]
+        state, next_state = data.obs[..., self.state_view], data.next_obs[..., self.state_view]
+        change = (next_state - state)[..., self.predicted_view]
         if not self.pose_at:
             return change
-        motion = body_motion(data.obs[..., self.pose_at], data.next_obs[..., self.pose_at])
+        motion = body_motion(data.obs[..., self.pose_view], data.next_obs[..., self.pose_view])
         return torch.cat([motion, change], -1)
 
     def targets(self, data: Transitions) -> Float[Tensor, "*b t"]:
@@ -190,12 +196,10 @@ class Dynamics(nn.Module):
         acts: Float[Tensor, "*b n h u"],
     ) -> Float[Tensor, "*b n h o"]:
         """:meth:`unroll` with whatever computes :meth:`predict`."""
-        poses, k = len(self.pose_at), len(self.state_at)
-        to_state = acts.new_zeros(self.target_std.numel(), k)
-        to_state[range(poses, to_state.shape[0]), self.predicted_at] = self.target_std[poses:]
-        drift = acts.new_zeros(k)
-        drift[self.predicted_at] = self.target_mean[poses:]
-        state = obs[..., self.state_at]
+        poses = len(self.pose_at)
+        to_state = self.target_std[:, None] * self.placing
+        drift = self.target_mean @ self.placing
+        state = obs[..., self.state_view]
         states, motions = [], []
         for act in acts.unbind(-2):
             raw = torch.cat([state, act], -1)
@@ -204,10 +208,10 @@ class Dynamics(nn.Module):
             states.append(state)
             motions.append(y[..., :poses])
         future = acts.new_empty(*acts.shape[:-1], self.spec.num_obs)
-        future[..., self.state_at] = torch.stack(states, -2)
+        future[..., self.state_view] = torch.stack(states, -2)
         if poses:
             motion = torch.stack(motions, -2) * self.target_std[:poses] + self.target_mean[:poses]
-            future[..., self.pose_at] = integrate(obs[..., self.pose_at], motion)
+            future[..., self.pose_view] = integrate(obs[..., self.pose_view], motion)
         return future
 
     def rollout(self, params: Params) -> RolloutFn:

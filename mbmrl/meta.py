@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mbmrl.adapters.base import Adapter
 from mbmrl.dynamics import Dynamics, Params, wrap
+from mbmrl.spec import view
 from mbmrl.types import Transitions
 
 HORIZON = 10
@@ -33,23 +34,29 @@ def meta_loss(
 def open_loop_error(
     dynamics: Dynamics, params: Params, query: Transitions, horizon: int
 ) -> Float[Tensor, "*b n h t"]:
-    """Normalised errors of open-loop predictions, h steps long, started all along the query.
+    """Normalised errors of open-loop predictions, h steps long, started all along the query."""
+    acts, truth = (x.unfold(-2, horizon, STRIDE).mT for x in (query.act, query.next_obs))
+    start = query.obs[..., : query.obs.shape[-2] - horizon + 1 : STRIDE, :]
+    return normalised(dynamics, dynamics.unroll(params, start, acts), truth)
+
+
+def normalised(
+    dynamics: Dynamics, future: Float[Tensor, "*b n h o"], truth: Float[Tensor, "*b n h o"]
+) -> Float[Tensor, "*b n h t"]:
+    """Errors of h steps foreseen.
 
     The state's are in its standard deviations; the pose's after t steps in √t standard
     deviations of one step's motion.
     """
     spec, poses = dynamics.spec, len(dynamics.pose_at)
-    acts, truth = (x.unfold(-2, horizon, STRIDE).mT for x in (query.act, query.next_obs))
-    start = query.obs[..., : query.obs.shape[-2] - horizon + 1 : STRIDE, :]
-    future = dynamics.unroll(params, start, acts)
-    fields = spec.index(spec.predicted)
-    scale = dynamics.input_std[: len(dynamics.state_at)][dynamics.predicted_at]
+    fields = view(spec.index(spec.predicted))
+    scale = dynamics.input_std[: len(dynamics.state_at)][dynamics.predicted_view]
     state = (future - truth)[..., fields] / scale
     if not poses:
         return state
-    pose = (future - truth)[..., dynamics.pose_at]
+    pose = (future - truth)[..., dynamics.pose_view]
     pose = torch.cat([pose[..., :2], wrap(pose[..., 2:])], -1)
-    steps = torch.arange(1, horizon + 1, dtype=pose.dtype).sqrt()
+    steps = torch.arange(1, future.shape[-2] + 1, dtype=pose.dtype).sqrt()
     spread = dynamics.target_std[:poses].clone()
     spread[:2] = spread[:2].norm()
     return torch.cat([pose / (steps[:, None] * spread), state], -1)

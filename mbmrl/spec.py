@@ -187,3 +187,10 @@ class RobotSpec:
                 f"the checkpoint was trained at dt = {other.dt} s, "
                 f"{self.name!r} runs at {self.dt} s"
             )
+
+
+def view(places: Sequence[int]) -> slice | list[int]:
+    """The same places as a slice where they follow one another: faster, for nothing is copied."""
+    first = places[0] if places else 0
+    end = first + len(places)
+    return slice(first, end) if list(places) == list(range(first, end)) else list(places)

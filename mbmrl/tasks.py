@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mbmrl.dynamics import wrap
-from mbmrl.spec import RobotSpec
+from mbmrl.spec import RobotSpec, view
 
 T = TypeVar("T")
 
@@ -32,7 +32,9 @@ class Task(ABC):
 
     def __init__(self, spec: RobotSpec) -> None:
         self.spec = spec
-        self._tilt = [i for i, f in enumerate(spec.obs) if f.name in ("roll", "pitch")]
+        fields = {f.name: i for i, f in enumerate(spec.obs)}
+        self._tilt = view([fields[n] for n in ("roll", "pitch") if n in fields])
+        self._vz = view([fields[n] for n in ("vz",) if n in fields])
         self._rest = torch.from_numpy(spec.rest).float()
         self._reach = torch.from_numpy((spec.act_high - spec.act_low) / 2).float()
 
@@ -239,7 +241,6 @@ class SpeedTask(Task):
         super().__init__(spec)
         self.speed = speed
         self._vx, self._pitch = spec.index(["vx", "pitch"])
-        self._vz = [i for i, f in enumerate(spec.obs) if f.name == "vz"]
 
     def cost(
         self, obs: Float[Tensor, "r n h o"], act: Float[Tensor, "r n h u"]
@@ -279,8 +280,7 @@ class VelocityTask(Task):
         self.speed = speed
         self.full = torch.tensor([speed, speed, self.TURN])
         self.schedules = [torch.tensor(_named("command", n, COMMANDS)) for n in commands]
-        self._velocity = spec.index(["vx", "vy", "yaw_rate"])
-        self._vz = [i for i, f in enumerate(spec.obs) if f.name == "vz"]
+        self._velocity = view(spec.index(["vx", "vy", "yaw_rate"]))
         self.reset(torch.zeros(len(commands), spec.num_obs))
 
     def reset(self, obs: Float[Tensor, "r o"]) -> None:
@@ -330,7 +330,6 @@ class DirectionTask(Task):
         self.directions = torch.tensor([_named("direction", n, DIRECTIONS) for n in directions])
         self._yaw = spec.index(spec.pose[2:])[0]
         self._vx, self._vy = spec.index(["vx", "vy"])
-        self._vz = [i for i, f in enumerate(spec.obs) if f.name == "vz"]
 
     def cost(
         self, obs: Float[Tensor, "r n h o"], act: Float[Tensor, "r n h u"]

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -122,7 +123,7 @@ class Topics(Robot):
     sample whose stamp stands still is no new one; one whose stamp goes back is a new beginning.
 
     Args:
-        node: whose topics these are; something else spins it.
+        node: whose topics these are; it need not be spun for them.
         layout: of the observation.
         output: of the commands.
         guard: of the commands.
@@ -155,7 +156,7 @@ class Topics(Robot):
         self._went_back = ""
         self._publisher: Any = None
         self._sending = threading.Lock()
-        self._subscriptions: list[Any] = []
+        self._intake: Any = None
         self._known: dict[int, float] = {}
         self._unwrapped: dict[int, float] = {}
         self._forget()
@@ -165,35 +166,28 @@ class Topics(Robot):
         if self._publisher is not None:
             return
         from nav_msgs.msg import Odometry
-        from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
         from rclpy.qos import QoSProfile, ReliabilityPolicy
         from sensor_msgs.msg import Imu, JointState
         from std_msgs.msg import Float64MultiArray
         from trajectory_msgs.msg import JointTrajectory
 
+        from mbmrl.ros.intake import Intake, Wanted
+
         newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         sure = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
         types = {JOINT_STATES: JointState, IMU: Imu, ODOM: Odometry}
-        group = MutuallyExclusiveCallbackGroup()
-        self._subscriptions = [
-            self.node.create_subscription(
-                types[topic],
-                topic,
-                lambda m, t=topic: self._take(t, m),
-                newest,
-                callback_group=group,
-            )
+        wanted = [
+            Wanted(types[topic], topic, partial(self._take, topic), newest)
             for topic in self.layout.topics
         ]
+        self._intake = Intake(self.node, wanted)
         kind = JointTrajectory if self.output.trajectory else Float64MultiArray
         self._publisher = self.node.create_publisher(kind, self.output.topic, sure)
 
     def close(self) -> None:
         """Give the topics back."""
-        for subscription in self._subscriptions:
-            self.node.destroy_subscription(subscription)
-        self._subscriptions = []
         if self._publisher is not None:
+            self._intake.close()
             self.node.destroy_publisher(self._publisher)
             self._publisher = None
 
@@ -275,6 +269,12 @@ class Topics(Robot):
         """Wait until every topic has brought something that was not read yet; whether they have."""
         with self._arrived:
             return self._arrived.wait_for(lambda: len(self._fresh) == len(self.ages), seconds)
+
+    def await_next(self, seconds: float) -> bool:
+        """:meth:`await_state`, of states that have not even come yet."""
+        with self._arrived:
+            self._fresh.clear()
+        return self.await_state(seconds)
 
     def hold(self) -> None:
         """Rates of change count from where the joints are, where commands are positions."""

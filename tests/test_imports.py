@@ -68,6 +68,13 @@ RULES = (
     Rule("mbmrl/engines/*", ("mbmrl.engines", "mbmrl.dynamics", "mbmrl.spec", "mbmrl.types")),
     Rule("controllers/*", ("controllers", "mbmrl.engines", *LEARNING)),
     Rule("robots/replay.py", ("robots", "mbmrl.recording"), SIMULATION, never=("torch",)),
+    Rule("mbmrl/ros/intake.py"),
+    Rule(
+        "robots/ros2.py",
+        ("robots", "mbmrl.spec", "mbmrl.safety", "mbmrl.ros.intake"),
+        SIMULATION,
+        never=("torch",),
+    ),
     Rule("robots/*", ("robots", "mbmrl.spec", "mbmrl.safety"), SIMULATION, never=("torch",)),
     # The rest composes, see test_components_come_by_the_registry.
     Rule("mbmrl/*", PROJECT),

@@ -27,6 +27,7 @@ from mbmrl.checkpoint import for_robot
 from mbmrl.compose import make_agent
 from mbmrl.conditions import Condition, parse, text
 from mbmrl.episode import Recorder, run_episodes
+from mbmrl.loop import settle
 from mbmrl.ros import env
 from mbmrl.spec import Field, RobotSpec
 from mbmrl.types import Plan
@@ -196,6 +197,7 @@ class Desk:
         self.thread.start()
         pairs = [*settings, f"use_sim_time={str(not real_time).lower()}", "look_ahead=false"]
         sets = [x for pair in pairs for x in ("--set", pair)]
+        settle()
         self.controller = subprocess.Popen(
             [sys.executable, "-m", "mbmrl.cli", "ros", "controller", *sets],
             env={**os.environ, "ROS_DOMAIN_ID": str(domain)},

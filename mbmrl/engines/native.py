@@ -19,6 +19,7 @@ from torch.utils.cpp_extension import include_paths, library_paths
 from mbmrl.dynamics import CLAMP, Affine, Dynamics, Params, integrate
 from mbmrl.engines import base
 from mbmrl.engines.base import Engine, EngineError
+from mbmrl.spec import view
 from mbmrl.types import RolloutFn
 
 SOURCE = Path(__file__).with_name("rollout.cpp")
@@ -48,7 +49,7 @@ class Native(Engine):
     def rollout(self, dynamics: Dynamics, params: Params) -> RolloutFn:
         """See :class:`Engine`."""
         poses, order = len(dynamics.pose_at), [*dynamics.pose_at, *dynamics.state_at]
-        back = torch.tensor(order).argsort()
+        back = view(torch.tensor(order).argsort().tolist())
         layers, width = [], _padded(dynamics.input_mean.numel(), self.multiples[0])
         for i, layer in enumerate(params):
             last = i == len(params) - 1
@@ -69,7 +70,7 @@ class Native(Engine):
 
         def roll(obs: Float[Tensor, "r o"], acts: Float[Tensor, "r n h u"]) -> Tensor:
             futures = []
-            for r, (now, act) in enumerate(zip(obs[:, dynamics.state_at], acts, strict=True)):
+            for r, (now, act) in enumerate(zip(obs[:, dynamics.state_view], acts, strict=True)):
                 own = [(w[min(r, len(w) - 1)], b[min(r, len(b) - 1)]) for w, b in layers]
                 weights, biases = zip(*own, strict=True)
                 state = now.expand(len(act), -1).contiguous()
@@ -79,7 +80,7 @@ class Native(Engine):
             motion, states = torch.stack(futures).split([poses, len(dynamics.state_at)], -1)
             if not poses:
                 return states[..., back]
-            pose = integrate(obs[:, None, dynamics.pose_at].expand(-1, acts.shape[1], -1), motion)
+            pose = integrate(obs[:, None, dynamics.pose_view].expand(-1, acts.shape[1], -1), motion)
             return torch.cat([pose, states], -1)[..., back]
 
         return roll
@@ -122,6 +123,8 @@ def _layer(
 
 def _pad(x: Tensor, sizes: tuple[int, ...]) -> Tensor:
     """Zeros behind the last axes, up to these sizes."""
+    if x.shape[-len(sizes) :] == sizes:
+        return x
     more = [
         n for size, have in zip(sizes[::-1], x.shape[::-1], strict=False) for n in (0, size - have)
     ]

@@ -15,6 +15,7 @@ from mbmrl import checkpoint as checkpoints
 from mbmrl import registry, tasks
 from mbmrl.checkpoint import Checkpoint
 from mbmrl.compose import learned_model, make_planner
+from mbmrl.loop import settle
 from mbmrl.ros.params import ROBOT_PARAMS, Param, per_joint
 from mbmrl.ros.steer import TwistTask
 from mbmrl.safety import Guard, Limits
@@ -133,3 +134,4 @@ def warm_up(agent: Agent, robot: Topics) -> None:
     agent.delay_s = 0.0
     agent.forget()
     torch.set_num_threads(1)
+    settle()

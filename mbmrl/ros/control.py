@@ -27,9 +27,6 @@ class Guarded(RobotLike, Protocol):
     def again(self) -> None:
         """Send the last command once more."""
 
-    def await_state(self, seconds: float) -> bool:
-        """Wait for a new state; whether it came."""
-
 
 class Control:
     """What is done once a period.

@@ -189,6 +189,12 @@ class Controller(LifecycleNode):
             self._driver.robot.stop()
         self._thread = self._control = None
 
+    def destroy_node(self) -> None:
+        """Give everything back."""
+        if self._driver is not None:
+            self._driver.robot.close()
+        super().destroy_node()
+
     # --- every period ---------------------------------------------------------------------
 
     def _drive(self) -> None:
@@ -207,7 +213,7 @@ class Controller(LifecycleNode):
                 self._steer()
                 if isinstance(clock, Clock) and not control.driving and robot.age() < period:
                     # fall in with the robot's own beat
-                    robot.await_state(period)
+                    robot.await_next(period)
                     clock.align()
                     before = 0.0
                 control.tick()

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from mbmrl.loop import settle
 from mbmrl.ros import env
 
 NODES = {
@@ -49,6 +50,7 @@ def serve(name: str, args: Sequence[str] = ()) -> int:
         module, _, cls = NODES[name].partition(":")
         node = getattr(importlib.import_module(module), cls)()
         node.over = over
+        settle()
         executor = MultiThreadedExecutor(num_threads=3)
         executor.add_node(node)
         spinning = threading.Thread(target=executor.spin, name="executor", daemon=True)

@@ -21,6 +21,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from mbmrl import conditions, registry
 from mbmrl.loop import Clock
+from mbmrl.ros.intake import Intake, Wanted
 from mbmrl.ros.params import ROBOT_PARAMS, Param, declare, per_joint, values
 from robots.ros2 import output
 from robots.sim import Diverged, SimRobot
@@ -84,7 +85,7 @@ class SimulatedRobot(Node):
         self._clock_topic = (
             None if p["real_time"] else self.create_publisher(ClockMessage, "/clock", 1)
         )
-        self.create_subscription(Float64MultiArray, self.out.topic, self._take, sure)
+        self._intake = Intake(self, [Wanted(Float64MultiArray, self.out.topic, self._take, sure)])
         self.create_service(SetBool, "~/perturb", self._serve_perturb)
         self.create_service(Trigger, "~/reset", self._serve_reset)
         self.add_on_set_parameters_callback(self._may_change)
@@ -96,6 +97,7 @@ class SimulatedRobot(Node):
         """End the simulation."""
         self._ending.set()
         self._thread.join()
+        self._intake.close()
 
     def restart(self, robot: SimRobot) -> None:
         """Begin a new episode, with this robot, when the period is over."""

@@ -14,6 +14,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Float64MultiArray
 
+from mbmrl.ros.intake import Intake, Wanted
 from mbmrl.ros.params import Param, declare, values
 
 PARAMS = (
@@ -41,8 +42,8 @@ class Watchdog(Node):
         self._moved = threading.Condition()
         sure = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
         self._out = self.create_publisher(Float64MultiArray, f"/{p['controller']}/commands", sure)
-        self.create_subscription(Float64MultiArray, p["input"], self._relay, sure)
         self._ending = False
+        self._intake = Intake(self, [Wanted(Float64MultiArray, p["input"], self._relay, sure)])
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._thread.start()
 
@@ -52,6 +53,7 @@ class Watchdog(Node):
             self._ending = True
             self._moved.notify_all()
         self._thread.join()
+        self._intake.close()
         if self._armed:
             self._send_safe()
             self._out.wait_for_all_acked(Duration(seconds=0.5))
