@@ -777,6 +777,7 @@ class Record:
                 share=self.share,
                 real_time=not simulated,
                 watch=lambda: progress.advance(bar),
+                warn=progress.console.print,
             )
         print(f"{len(written)} new episodes in {self.out}: look at them with `mbmrl data`")
 
@@ -1024,10 +1025,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _end(f"{error.name} is not installed: pip install 'mbmrl[{extra}]'", 2)
     except RuntimeError as error:
         from mbmrl.loop import BadObservation
+        from mbmrl.safety import Stale, Unsafe
         from mbmrl.scene import NoOpenGL
         from robots.sim import Diverged
 
-        if not isinstance(error, BadObservation | Diverged | NoOpenGL | Findings):
+        if not isinstance(error, BadObservation | Stale | Unsafe | Diverged | NoOpenGL | Findings):
             raise
         return _end(str(error), 1)
     return 0

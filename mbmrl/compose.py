@@ -55,6 +55,8 @@ def make_planner(
     if name not in (None, settings.planner):
         options = {"horizon": options["horizon"]} if "horizon" in options else {}
     cls = registry.load("planners", name or settings.planner)
+    if np.isfinite(spec.act_rate).any():
+        options = {"max_change": spec.act_rate * spec.dt, **options}
     return cls(spec.act_low, spec.act_high, spec.rest, seed=seed, **options)
 
 

@@ -99,6 +99,8 @@ def of_rates(spec: RobotSpec, obs: Float[np.ndarray, "t o"]) -> list[Doubt]:
             if rate not in order or order[rate].unit != f"{field.unit}/s":
                 continue
             of, by = (obs[:, spec.index(n)[0]] for n in (name, rate))
+            if not np.isfinite(of[1:] - of[:-1]).any() or not np.isfinite(by[1:] + by[:-1]).any():
+                continue
             change, middle = np.diff(of) / spec.dt, (by[1:] + by[:-1]) / 2
             # not the mean: an angle that wraps jumps
             moved, told = (float(np.nanpercentile(np.abs(x), USUAL)) for x in (change, middle))

@@ -14,11 +14,13 @@ from rich.table import Table
 
 from controllers.agent import Agent, LearnedModel
 from mbmrl import conditions, log
+from mbmrl.control import Control, shielded
 from mbmrl.episode import Recorder
 from mbmrl.evaluate import from_onset, phase
-from mbmrl.loop import Clock, Loop, run, settle
+from mbmrl.loop import Clock, Loop, Ticking, run, settle
 from mbmrl.types import Plan
 from robots.base import Robot
+from robots.shield import Shield
 from robots.sim import SimRobot
 
 LATELY = 2.0
@@ -40,6 +42,8 @@ class Drive:
         # a simulation's time stands still while its plan is made
         waits = isinstance(robot, SimRobot)
         agent.looks_ahead = real_time and not waits and isinstance(agent.model, LearnedModel)
+        self.shield = None if waits else Shield(robot)
+        self.control: Control | None = None
         self.clock = Clock(robot.spec.dt, real_time=real_time)
         self.recorder = Recorder(agent.task)
         self.qpos: list[np.ndarray] = []
@@ -48,7 +52,9 @@ class Drive:
         """Connect, drive, and stop the robot, which SIGTERM and Ctrl-C do too.
 
         Raises:
-            BadObservation: the robot's reading cannot be used.
+            BadObservation: the robot's readings cannot be used.
+            Stale: they stay too old.
+            Unsafe: plans are no numbers, again and again.
             Diverged: the simulation blew up.
         """
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -58,7 +64,7 @@ class Drive:
             TextColumn("{task.completed:5.1f} / {task.total:.1f} s"),
             TextColumn("{task.description}"),
         )
-        with Progress(*columns) as progress, self.robot:
+        with Progress(*columns) as progress, self.shield or self.robot:
             bar = progress.add_task("", total=ticks * dt)
 
             def sink(obs: np.ndarray, plan: Plan, sent: np.ndarray, took: float) -> None:
@@ -68,7 +74,12 @@ class Drive:
                 progress.update(bar, advance=dt, description=self._state())
 
             settle()
-            run(Loop(self.robot, self.agent, sink), ticks, self.clock)
+            loop: Ticking = Loop(self.robot, self.agent, sink)
+            if self.shield is not None:
+                loop = self.control = shielded(
+                    self.shield, self.agent, sink, progress.console.print
+                )
+            run(loop, ticks, self.clock)
 
     def recorded(self, *, robot: str, agent: str, path: str, seed: int) -> log.Run:
         """What was recorded so far, which is something."""
@@ -103,6 +114,8 @@ class Drive:
         )
         if self.clock.real_time:
             caption += f"; {self.clock.missed} deadlines were missed"
+        if self.control is not None and self.control.gaps:
+            caption += f"; the safe action {self.control.gaps} times, see above"
         title = conditions.text(self.perturb) or "undamaged"
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
         table.caption, table.caption_justify = caption, "left"

@@ -40,6 +40,9 @@ class AgentLike(Protocol):
     def reset(self, obs: np.ndarray) -> None:
         """Begin an episode."""
 
+    def forget(self, num_robots: int = 1) -> None:
+        """No history and no plan, in mid-episode."""
+
     def observe(self, obs: np.ndarray, act: np.ndarray, next_obs: np.ndarray) -> None:
         """Learn from one transition."""
 
@@ -140,7 +143,18 @@ def settle() -> None:
     gc.freeze()
 
 
-def run(loop: Loop, ticks: int, clock: Clock) -> None:
+@runtime_checkable
+class Ticking(Protocol):
+    """A :class:`Loop`, or one with something around it."""
+
+    def reset(self) -> None:
+        """Start an episode."""
+
+    def tick(self) -> None:
+        """One control period."""
+
+
+def run(loop: Ticking, ticks: int, clock: Clock) -> None:
     """Drive one episode."""
     loop.reset()
     clock.start()

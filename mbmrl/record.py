@@ -15,11 +15,13 @@ from controllers.base import Planner
 from controllers.scripted import Babble, Script
 from mbmrl import recording, registry
 from mbmrl.compose import make_agent
+from mbmrl.control import shielded
 from mbmrl.evaluate import checkpoint_for
-from mbmrl.loop import AgentLike, Clock, Loop, run
+from mbmrl.loop import AgentLike, Clock, run
 from mbmrl.spec import RobotSpec
 from mbmrl.types import Plan
 from robots.base import Robot
+from robots.shield import Shield
 from robots.sim import SimRobot
 
 
@@ -35,7 +37,11 @@ class Blind:
 
     def reset(self, obs: Float[np.ndarray, " o"]) -> None:
         """Begin an episode."""
-        self.planner.reset(1)
+        self.forget()
+
+    def forget(self, num_robots: int = 1) -> None:
+        """Begin anew."""
+        self.planner.reset(num_robots)
 
     def observe(self, obs: np.ndarray, act: np.ndarray, next_obs: np.ndarray) -> None:
         """Nothing to learn."""
@@ -70,42 +76,6 @@ def policy(name: str, robot: Robot, checkpoint: Path | None = None, seed: int = 
     return make_agent(name, [robot], checkpoint_for(name, robot.spec, checkpoint), paths, seed=seed)
 
 
-class Gentle:
-    """A robot that is asked for a part of its action range only, and whose readings are stamped.
-
-    Args:
-        robot: connected.
-        share: how far actions may go from the safe action, as a share of the way to the limits.
-    """
-
-    def __init__(self, robot: Robot, share: float = 1.0) -> None:
-        self.robot, self.spec, self.stamp = robot, robot.spec, 0.0
-        self.low, self.high = around_rest(robot.spec, share)
-
-    def reset(self) -> None:
-        """Reset the robot."""
-        self.robot.reset()
-
-    def read(self) -> Float[np.ndarray, " o"]:
-        """The robot's reading, stamped by its own clock where it has one."""
-        obs, robot = self.robot.read(), self.robot
-        measured = robot.time if isinstance(robot, SimRobot) else robot.stamp
-        self.stamp = time.monotonic() if measured is None else measured
-        return obs
-
-    def write(self, act: Float[np.ndarray, " u"]) -> Float[np.ndarray, " u"]:
-        """Send what lies within the share."""
-        return self.robot.write(np.clip(act, self.low, self.high))
-
-
-def around_rest(
-    spec: RobotSpec, share: float
-) -> tuple[Float[np.ndarray, " u"], Float[np.ndarray, " u"]]:
-    """The lowest and highest actions within a share of the way from the safe one to the limits."""
-    rest = np.clip(spec.rest, spec.act_low, spec.act_high)
-    return rest + share * (spec.act_low - rest), rest + share * (spec.act_high - rest)
-
-
 def record(
     robot: Robot,
     agent: AgentLike,
@@ -118,6 +88,7 @@ def record(
     share: float = 1.0,
     real_time: bool = True,
     watch: Callable[[], None] = lambda: None,
+    warn: Callable[[str], None] = print,
 ) -> list[Path]:
     """Record until the folder holds so many whole episodes of this condition.
 
@@ -131,34 +102,35 @@ def record(
         seconds: length of an episode [s].
         episodes: how many.
         condition: what is done to the robot meanwhile.
-        share: see :class:`Gentle`.
+        share: see :class:`Shield`.
         real_time: whether to keep to the wall clock.
         watch: told after every tick.
+        warn: told of ticks that did without a decision, and why.
 
     Returns:
         The files written.
 
     Raises:
         RecordingError: for a folder of another robot.
-        BadObservation: for a reading that cannot be used.
     """
-    ticks, gentle = round(seconds / robot.spec.dt), Gentle(robot, share)
+    ticks, shield = round(seconds / robot.spec.dt), Shield(robot, share)
     missing = episodes - whole_episodes(folder, robot.spec, ticks, condition)
     written: list[Path] = []
     if missing <= 0:
         return written
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with robot:
+    with shield:
         for path, _ in zip(recording.numbered(folder), range(missing), strict=False):
             epoch = time.time() - (0.0 if isinstance(robot, SimRobot) else time.monotonic())
             with recording.Writer(path, robot.spec, name, condition, epoch) as writer:
                 written.append(path)
 
                 def sink(obs: np.ndarray, plan: Plan, sent: np.ndarray, took: float) -> None:
-                    writer.append(gentle.stamp, obs, sent)  # noqa: B023, called in this turn only
+                    writer.append(shield.measured, obs, sent)  # noqa: B023, called in this turn only
                     watch()
 
-                run(Loop(gentle, agent, sink), ticks, Clock(robot.spec.dt, real_time=real_time))
+                control = shielded(shield, agent, sink, warn)
+                run(control, ticks, Clock(robot.spec.dt, real_time=real_time))
     return written
 
 

@@ -169,7 +169,7 @@ class InARow:
         most: so many in a row are too many.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: float) -> None:
         self.most, self.total, self.row = most, 0, 0
 
     def bad(self) -> bool:

@@ -26,12 +26,14 @@ class Field:
         unit: SI unit, e.g. ``"m/s"``; ``"1"`` for a pure number.
         low: smallest value the robot takes or can show, in ``unit``.
         high: largest such value, in ``unit``.
+        rate: of an action, its largest change a second.
     """
 
     name: str
     unit: str
     low: float = -math.inf
     high: float = math.inf
+    rate: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,8 @@ class RobotSpec:
         for f in self.act:
             if not (math.isfinite(f.low) and math.isfinite(f.high) and f.low < f.high):
                 raise SpecError(f"{self.name}: action {f.name!r} needs finite limits, low < high")
+            if not f.rate > 0:
+                raise SpecError(f"{self.name}: the rate of {f.name!r} is positive, not {f.rate}")
         if self.safe_act and len(self.safe_act) != len(self.act):
             raise SpecError(f"{self.name}: safe_act has {len(self.safe_act)} values")
         if self.command not in COMMANDS:
@@ -117,6 +121,11 @@ class RobotSpec:
     def act_high(self) -> np.ndarray:
         """Upper action limits, shape (u,)."""
         return np.array([f.high for f in self.act])
+
+    @property
+    def act_rate(self) -> np.ndarray:
+        """Largest changes of the actions a second, shape (u,); inf where there is no limit."""
+        return np.array([f.rate for f in self.act])
 
     @property
     def rest(self) -> np.ndarray:

@@ -20,9 +20,9 @@ from rich.table import Table
 
 from mbmrl import doubts
 from mbmrl.loop import Clock
-from mbmrl.record import around_rest
 from mbmrl.spec import RobotSpec
 from robots.base import Robot
+from robots.shield import around_rest
 from robots.sim import SimRobot
 
 SMALL = 0.02

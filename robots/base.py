@@ -53,6 +53,13 @@ class Robot(ABC):
     def write(self, act: Float[np.ndarray, " u"]) -> Float[np.ndarray, " u"]:
         """Send an action; returns the action really sent, after limits."""
 
+    def held(self) -> Float[np.ndarray, " u"] | None:
+        """The action that would leave the robot as it is, from where rates of change count.
+
+        None: the safe action. For a robot that takes positions: where it is.
+        """
+        return None
+
     @abstractmethod
     def stop(self) -> None:
         """Go to the safe state: again and again, from any thread, connected or not."""

@@ -245,6 +245,10 @@ class Dynamixel(Robot):
             self._heard = time.monotonic()
         return np.array([s.angle(goal) for s, goal in zip(self.servos, goals, strict=True)])
 
+    def held(self) -> Float[np.ndarray, " u"]:
+        """The angles that the servos have."""
+        return self.read()[: len(self.servos)]
+
     def stop(self) -> None:
         """Torque off, and let go of the port; where it is gone, the watchdogs stop the servos."""
         with self._lock:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from controllers.agent import Agent, LearnedModel
 from mbmrl.adapters.none import NoAdapter
+from mbmrl.control import Control
 from mbmrl.dynamics import Dynamics
-from mbmrl.ros.control import Control
 from mbmrl.ros.steer import TwistTask
 from mbmrl.safety import Restarted, Stale, Unsafe
 from mbmrl.spec import Field, RobotSpec

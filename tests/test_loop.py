@@ -162,6 +162,8 @@ def test_known_mistake_10_the_history_holds_what_was_really_sent() -> None:
     class TooStrong:
         def reset(self, obs: np.ndarray) -> None: ...
 
+        def forget(self, num_robots: int = 1) -> None: ...
+
         def observe(self, obs: np.ndarray, act: np.ndarray, next_obs: np.ndarray) -> None:
             seen.append((obs, act, next_obs))
 

@@ -17,6 +17,7 @@ import pytest
 from mbmrl import cli, doubts, record, recording, survey
 from mbmrl.recording import Recording, RecordingError
 from mbmrl.spec import Field, RobotSpec
+from robots.shield import around_rest
 from tests.dummy import SPEC, Deaf, PointMass
 
 REAL, SIM = "tests.dummy:PointMass", "tests.dummy:SimPointMass"
@@ -153,7 +154,7 @@ def test_actions_stay_within_the_share_of_the_range(tmp_path: Path) -> None:
     sent = recording.load(tmp_path / "0000.episode").act
     assert 0.15 < np.abs(sent).max() <= 0.2
     shifted = dataclasses.replace(SPEC, safe_act=(0.5,))
-    low, high = record.around_rest(shifted, 0.2)
+    low, high = around_rest(shifted, 0.2)
     assert (low, high) == (pytest.approx(0.2), pytest.approx(0.6))
 
 

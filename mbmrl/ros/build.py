@@ -43,7 +43,12 @@ PARAMS = (
     Param("interface", str, "effort", "What a command is: effort, position or velocity."),
     Param("command_min", list[float], [], "Smallest commands; one value, or one a joint."),
     Param("command_max", list[float], [], "Largest commands."),
-    Param("command_rate", list[float], [], "Largest change of a command a second; none: no limit."),
+    Param(
+        "command_rate",
+        list[float],
+        [],
+        "Largest change a second; none: the checkpoint's.",
+    ),
     Param("safe_command", list[float], [], "What does no harm; none: the checkpoint's own."),
     Param("position_min", list[float], [], "Smallest measured position [rad or m]."),
     Param("position_max", list[float], [], "Largest measured position [rad or m]."),
@@ -82,7 +87,10 @@ def command_path(spec: RobotSpec, p: dict[str, Any], topic: str = "") -> tuple[O
     limits = Limits(
         low=np.maximum(low, per_joint(p["command_min"], u, -math.inf, "command_min")),
         high=np.minimum(high, per_joint(p["command_max"], u, math.inf, "command_max")),
-        rate=per_joint(p["command_rate"], u, math.inf, "command_rate"),
+        rate=np.minimum(
+            np.abs(out.scale) * spec.act_rate[list(out.order)],
+            per_joint(p["command_rate"], u, math.inf, "command_rate"),
+        ),
     )
     rest = out.command(spec.rest)
     given = p["safe_command"]

@@ -26,10 +26,10 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from controllers.agent import Agent, LearnedModel
 from mbmrl.adapters.base import Adapter
 from mbmrl.adapters.none import NoAdapter
+from mbmrl.control import KEPT, Control, percentiles
 from mbmrl.loop import Clock
 from mbmrl.ros.build import PARAMS, agent_for, checkpoint_for, command_path, warm_up
 from mbmrl.ros.clock import SimClock
-from mbmrl.ros.control import KEPT, Control, percentiles
 from mbmrl.ros.params import declare, per_joint, values
 from mbmrl.ros.steer import TwistTask
 from mbmrl.safety import Envelope, Restarted, Stale, Unsafe

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -9,12 +10,14 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from controllers.agent import Agent
-from mbmrl.loop import BadObservation, Loop, RobotLike, Sink
+from mbmrl.loop import AgentLike, BadObservation, Loop, RobotLike, Sink
 from mbmrl.safety import InARow, Latch, Restarted, Stale, Unsafe
 
 KEPT = 2000
 """Ticks that statistics are made of."""
+
+GIVE_UP = 2.0
+"""See :func:`shielded` [s]."""
 
 
 @runtime_checkable
@@ -32,9 +35,9 @@ class Control:
     """What is done once a period.
 
     State that is missing or stale gets the safe command at once; a robot that began anew is driven
-    on from there. What is not finite, from the
-    robot or from the planner, is never sent: the last command is repeated, and the safe one sent
-    after too many in a row. Nothing is learned across any of it.
+    on from there. What is not finite, from the robot or from the planner, is never sent: the last
+    command is repeated, and the safe one sent after too many in a row. Nothing is learned across
+    any of it.
 
     Args:
         robot: connected.
@@ -42,25 +45,31 @@ class Control:
         sink: told of every tick that decided something.
         warn: told what is wrong.
         max_bad: so many bad readings or plans in a row are too many.
+        give_up: after so many periods in a row without a decision, what is wrong is raised.
     """
 
     def __init__(
         self,
         robot: Guarded,
-        agent: Agent,
+        agent: AgentLike,
         sink: Sink,
         warn: Callable[[str], None],
         max_bad: int = 3,
+        give_up: float = math.inf,
     ) -> None:
         self.robot, self.agent, self.warn = robot, agent, warn
         self.loop = Loop(robot, agent, sink)
         self.stop = Latch()
-        self.bad = InARow(max_bad)
+        self.bad, self.idle = InARow(max_bad), InARow(give_up)
         self.state = "waiting for the robot"
         self.gaps = 0
         self.took: deque[float] = deque(maxlen=KEPT)
         self._begun = False
         self._driving = False
+
+    def reset(self) -> None:
+        """The next period that can begin an episode does."""
+        self._begun = False
 
     @property
     def driving(self) -> bool:
@@ -68,7 +77,7 @@ class Control:
         return self._driving
 
     def tick(self) -> None:
-        """One period; raises only what nobody foresaw."""
+        """One period; raises what nobody foresaw, and what does not end."""
         start = time.perf_counter()
         if self.stop.reason:
             self._rest(f"stopped: {self.stop.reason}")
@@ -82,16 +91,18 @@ class Control:
             except Restarted as error:
                 self._gap(str(error))
                 self.loop.tick()
-        except Stale as error:
-            self._rest(str(error))
-        except (BadObservation, Unsafe) as error:
-            if self.bad.bad() or not self._begun:
+        except (Stale, BadObservation, Unsafe) as error:
+            stale = isinstance(error, Stale)
+            if stale or self.bad.bad() or not self._begun:
                 self._rest(str(error))
             else:
                 self._gap(str(error))
                 self.robot.again()
+            if self.idle.bad():
+                raise
         else:
             self.bad.good()
+            self.idle.good()
             self.state, self._driving = "driving", True
             self.took.append(time.perf_counter() - start)
 
@@ -108,6 +119,24 @@ class Control:
         self.state, self._driving = why, False
         self.loop.obs = self.loop.sent = None
         self.agent.forget()
+
+
+def shielded(shield: Guarded, agent: AgentLike, sink: Sink, warn: Callable[[str], None]) -> Control:
+    """For a run that somebody watches: what is wrong for :data:`GIVE_UP` seconds ends it."""
+    return Control(shield, agent, sink, patiently(warn), give_up=GIVE_UP / shield.spec.dt)
+
+
+def patiently(warn: Callable[[str], None], seconds: float = 1.0) -> Callable[[str], None]:
+    """The same, told no more often than once in so long."""
+    told = -math.inf
+
+    def tell(why: str) -> None:
+        nonlocal told
+        if time.monotonic() - told > seconds:
+            told = time.monotonic()
+            warn(why)
+
+    return tell
 
 
 def percentiles(seconds: deque[float]) -> tuple[float, float]:
