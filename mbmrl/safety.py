@@ -19,7 +19,7 @@ class Stale(RuntimeError):
     """The robot's state is older than a decision may be made from, or has never come."""
 
 
-class Restarted(RuntimeError):
+class Restarted(Stale):
     """The robot began anew: what it says now has nothing to do with what it said before."""
 
 

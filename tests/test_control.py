@@ -109,6 +109,19 @@ def test_a_stale_state_rests_at_once_and_the_history_begins_anew(wire: Wire) -> 
     assert history(it) == 1
 
 
+def test_a_robot_that_begins_anew_again_and_again_rests_meanwhile(wire: Wire) -> None:
+    """As one does whose topics restart one after another."""
+    it = control(wire)
+    for _ in range(5):
+        it.tick()
+    wire.trouble = [Restarted("the stamps of imu went back"), Restarted("and those of odom")]
+    it.tick()
+    assert wire.told == ["drive"] * 5 + ["rest"]
+    it.tick()
+    assert wire.told[6:] == ["drive"]
+    assert history(it) == 0
+
+
 def test_a_robot_that_began_anew_is_driven_on_in_the_same_period(wire: Wire) -> None:
     it = control(wire)
     for _ in range(5):
