@@ -115,22 +115,22 @@ class RobotSpec:
     @property
     def act_low(self) -> np.ndarray:
         """Lower action limits, shape (u,)."""
-        return np.array([f.low for f in self.act])
+        return np.array([f.low for f in self.act], dtype=float)
 
     @property
     def act_high(self) -> np.ndarray:
         """Upper action limits, shape (u,)."""
-        return np.array([f.high for f in self.act])
+        return np.array([f.high for f in self.act], dtype=float)
 
     @property
     def act_rate(self) -> np.ndarray:
         """Largest changes of the actions a second, shape (u,); inf where there is no limit."""
-        return np.array([f.rate for f in self.act])
+        return np.array([f.rate for f in self.act], dtype=float)
 
     @property
     def rest(self) -> np.ndarray:
         """The safe action, shape (u,)."""
-        return np.array(self.safe_act or (0.0,) * self.num_act)
+        return np.array(self.safe_act or (0.0,) * self.num_act, dtype=float)
 
     @property
     def state(self) -> list[str]:

@@ -422,7 +422,7 @@ COURSES: dict[str, list[str]] = {
 
 def usual(task: str, count: int = 1) -> tuple[str, ...]:
     """What is to be done where nobody says, the last courses first; one empty name for none."""
-    return tuple(COURSES[task][::-1][:count]) or ("",)
+    return tuple(COURSES.get(task, [])[::-1][:count]) or ("",)
 
 
 def make(

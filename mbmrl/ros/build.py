@@ -33,7 +33,7 @@ PARAMS = (
     Param("samples", list[int], [], "Candidates of each iteration; none: the robot's own."),
     Param("seed", int, 0, "Of the planner's random numbers.", 0, 2**31 - 1),
     Param("task", str, "", "path, speed, … or twist; empty: the robot's own, or twist."),
-    Param("path", str, "eight", "straight, arc, zigzag or eight, for the task path."),
+    Param("path", str, "", "What to follow, see `mbmrl run --help`; empty: the task's last."),
     Param("max_speed", float, 0.3, "Largest velocity command [m/s].", 1e-3, 100.0),
     Param("max_turn", float, 1.0, "Largest turning command [rad/s].", 1e-3, 100.0),
     Param("stamped_cmd_vel", bool, False, "Whether cmd_vel is a TwistStamped."),
@@ -117,11 +117,12 @@ def agent_for(checkpoint: Checkpoint, p: dict[str, Any]) -> Agent:
     spec = checkpoint.spec
     robot = registry.load("robots", p["robot"]) if p["robot"] else Robot
     name = p["task"] or (robot.task if p["robot"] else "twist")
-    task = (
-        TwistTask(spec, p["max_speed"], p["max_turn"])
-        if name == "twist"
-        else tasks.make(name, spec, [p["path"]], robot.speed, robot.size)
-    )
+    task: tasks.Task
+    if name == "twist":
+        task = TwistTask(spec, p["max_speed"], p["max_turn"])
+    else:
+        courses = [p["path"] or tasks.usual(name)[0]]
+        task = tasks.make(name, spec, courses, robot.speed, robot.size)
     settings = settings_for(spec.name)
     size = {"horizon": p["horizon"], "num_samples": tuple(p["samples"])}
     plan = {**settings.plan, **{k: v for k, v in size.items() if v}}

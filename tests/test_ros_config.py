@@ -1,0 +1,52 @@
+"""The parameter files that are shipped: every robot has one, and it fits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from ruamel.yaml import YAML
+
+from mbmrl import registry, tasks
+from mbmrl.ros.build import PARAMS, command_path
+from mbmrl.ros.env import CONFIG
+from mbmrl.ros.params import ROBOT_PARAMS
+from robots.topics import Layout
+
+ROBOTS = registry.names("robots")
+
+
+def parameters(robot: str, node: str) -> dict[str, Any]:
+    said = YAML(typ="safe", pure=True).load((CONFIG / f"{robot}.yaml").read_text())
+    return {**said["/**"]["ros__parameters"], **said[node]["ros__parameters"]}
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_it_fits_the_robot(name: str) -> None:
+    robot, said = registry.load("robots", name), parameters(name, "mbmrl_controller")
+    known = {p.name: p.default for p in PARAMS}
+    assert not set(said) - set(known)
+    p = known | said
+    assert p["robot"] == name and p["task"] == robot.task
+    if p["path"]:
+        assert p["path"] in tasks.COURSES[p["task"]]
+    assert "checkpoint" in said or (CONFIG.parents[1] / "checkpoints" / name).is_dir()
+    Layout(robot.spec, p["sources"])
+    out, guard = command_path(robot.spec, p)
+    np.testing.assert_allclose(out.action(guard.safe), robot.spec.rest, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_the_watchdogs_safe_command_is_the_controllers(name: str) -> None:
+    robot, said = registry.load("robots", name), parameters(name, "mbmrl_watchdog")
+    p = {x.name: x.default for x in PARAMS} | parameters(name, "mbmrl_controller")
+    _, guard = command_path(robot.spec, p)
+    np.testing.assert_allclose(said["safe_command"], guard.safe)
+    assert robot.spec.dt < said["timeout"] <= 5 * robot.spec.dt
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_the_simulated_robot_reads_the_same_file(name: str) -> None:
+    shared = YAML(typ="safe", pure=True).load((CONFIG / f"{name}.yaml").read_text())["/**"]
+    assert not set(shared["ros__parameters"]) - {p.name for p in ROBOT_PARAMS}
