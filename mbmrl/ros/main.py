@@ -14,7 +14,7 @@ from mbmrl.loop import settle
 from mbmrl.ros import env
 
 NODES = {
-    "controller": "mbmrl.controller:Controller",
+    "controller": "mbmrl.ros.controller:Controller",
     "robot": "mbmrl.ros.robot:SimulatedRobot",
     "watchdog": "mbmrl.ros.watchdog:Watchdog",
 }
