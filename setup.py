@@ -59,6 +59,7 @@ setup(
             "mypy",
             *DYNAMIXEL,
             *BAGS,
+            "mcap-ros2-support",  # Foxglove's own reader, for a bag of ours
         ],
         # A bus of servos, by `--robot dynamixel=FILE`.
         "dynamixel": DYNAMIXEL,

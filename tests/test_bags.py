@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +245,36 @@ def test_what_is_written_is_read_again(storage: Any, tmp_path: Path) -> None:
     assert found.epoch + found.stamps[0] == pytest.approx(whole.epoch + whole.stamps[0])
     with pytest.raises(BagError, match="exists"):
         bags.write(whole, tmp_path / "bag", storage)
+
+
+def test_foxglove_s_own_reader_opens_it(tmp_path: Path) -> None:
+    reader = pytest.importorskip("mcap_ros2.reader")
+    whole = made(50)
+    bags.write(whole, tmp_path / "bag")
+    (file,) = (tmp_path / "bag").glob("*.mcap")
+    found: dict[str, list[tuple[int, float]]] = {}
+    for message in reader.read_ros2_messages(str(file)):
+        row = message.log_time_ns, message.ros_msg.data
+        found.setdefault(message.channel.topic, []).append(row)
+    stamps, values = zip(*found["/obs/vx"], strict=True)
+    np.testing.assert_array_equal(values, whole.obs[:, 0])
+    np.testing.assert_allclose(1e-9 * np.array(stamps), whole.epoch + whole.stamps)
+    _, forces = zip(*found["/act/force"], strict=True)
+    np.testing.assert_array_equal(forces, whole.act[:, 0])
+
+
+def test_sqlite_holds_the_tables_that_rosbag2_asks_for(tmp_path: Path) -> None:
+    """By the queries of rosbag2_storage_sqlite3."""
+    bags.write(made(50), tmp_path / "bag", "sqlite3")
+    (file,) = (tmp_path / "bag").glob("*.db3")
+    with closing(sqlite3.connect(file)) as db:
+        topics = db.execute("SELECT name, type, serialization_format FROM topics").fetchall()
+        assert ("/obs/vx", "std_msgs/msg/Float64", "cdr") in topics
+        stamps = db.execute(
+            "SELECT timestamp FROM messages JOIN topics ON messages.topic_id = topics.id "
+            "WHERE topics.name = '/obs/vx' ORDER BY messages.timestamp"
+        ).fetchall()
+    assert len(stamps) == 50
 
 
 def test_a_name_that_is_no_topic_is_refused(tmp_path: Path) -> None:
