@@ -22,7 +22,6 @@ import numpy as np
 from jaxtyping import Float
 
 from mbmrl.spec import Field, RobotSpec, SpecError
-from robots.frames import roll_pitch_yaw, rotation
 
 JOINT_STATES, IMU, ODOM, KNOWN = "joint_states", "imu", "odom", "known"
 JOINT_PARTS = ("position", "velocity", "effort")
@@ -219,14 +218,19 @@ def _set(vector: Any, values: Mapping[str, float], names: Sequence[str]) -> None
 
 def _angles(quaternion: Any) -> dict[str, float]:  # noqa: ANN401
     """Roll, pitch, yaw and the whole turns; NaN for a quaternion that is none."""
-    q = np.array([quaternion.w, quaternion.x, quaternion.y, quaternion.z], dtype=float)
-    length = float(np.sqrt((q**2).sum()))
+    w, x, y, z = quaternion.w, quaternion.x, quaternion.y, quaternion.z
+    length = math.hypot(w, x, y, z)
     if not 0.5 < length < 2.0:  # all zeros is how a driver says that it does not know
         return dict.fromkeys((*ANGLES, *TURNS), math.nan)
-    w, *xyz = q / length
-    turns = [math.remainder(2 * math.atan2(v, w), 2 * math.pi) for v in xyz]
-    angles = roll_pitch_yaw(rotation(q / length))
-    return dict(zip((*ANGLES, *TURNS), map(float, (*angles, *turns)), strict=True))
+    w, x, y, z = w / length, x / length, y / length, z / length
+    # what frames.py does for many, here for one: numpy takes 20 times as long for so few numbers
+    angles = (
+        math.atan2(2 * (w * x + y * z), 1 - 2 * (x * x + y * y)),
+        math.asin(max(-1.0, min(1.0, 2 * (w * y - x * z)))),
+        math.atan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)),
+    )
+    turns = (math.remainder(2 * math.atan2(v, w), 2 * math.pi) for v in (x, y, z))
+    return dict(zip((*ANGLES, *TURNS), (*angles, *turns), strict=True))
 
 
 def _orient(quaternion: Any, values: Mapping[str, float]) -> None:  # noqa: ANN401

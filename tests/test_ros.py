@@ -91,6 +91,21 @@ def test_states_are_matched_by_name_in_any_order(peer: Peer) -> None:
     assert peer.next_diagnostics()["state"] == "driving"
 
 
+def test_the_plan_can_be_watched(peer: Peer) -> None:
+    """A robot without a pose shows its actions: the horizon, a period apart, for its joints."""
+    plans: list[JointTrajectory] = []
+    peer.node.create_subscription(JointTrajectory, f"{CONTROLLER}/plan", plans.append, 1)
+    peer.controller("Tiny")
+    eventually(lambda: len(plans) > 3)
+    plan = plans[-1]
+    assert list(plan.joint_names) == ["torque_a", "torque_b"]
+    times = [p.time_from_start.sec + 1e-9 * p.time_from_start.nanosec for p in plan.points]
+    np.testing.assert_allclose(times, DT * np.arange(len(times)), atol=1e-6)
+    efforts = np.array([p.effort for p in plan.points])
+    assert efforts.shape == (len(times), 2) and len(times) > 1
+    assert np.isfinite(efforts).all()
+
+
 def test_a_twist_steers_and_a_trajectory_comes_out(peer: Peer) -> None:
     """An old twist is none."""
     seen: list[JointTrajectory] = []

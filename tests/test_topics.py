@@ -10,6 +10,7 @@ import pytest
 
 from mbmrl import registry
 from mbmrl.spec import Field, RobotSpec, SpecError
+from robots.frames import BODY, POSE, roll_pitch_yaw, rotation
 from robots.ros2 import output
 from robots.sim import SimRobot
 from robots.topics import Layout, parse
@@ -138,6 +139,20 @@ def test_a_turn_is_whole_where_pitch_folds(angle: float) -> None:
     assert Layout(spec).read(there)[0] == pytest.approx(angle)
     folded = math.asin(math.sin(angle))
     assert Layout(spec, ["pitch=imu/pitch"]).read(there)[0] == pytest.approx(folded)
+
+
+def test_orientations_are_those_of_frames() -> None:
+    rng = np.random.default_rng(0)
+    layout = Layout(RobotSpec("body", 0.1, BODY, (Field("push", "N", -1, 1),), pose=POSE))
+    for _ in range(50):
+        q = rng.normal(size=4)
+        q /= np.linalg.norm(q)
+        there = messages()
+        for o in (there["imu"].orientation, there["odom"].pose.pose.orientation):
+            o.w, o.x, o.y, o.z = (float(1.3 * v) for v in q)  # nobody promised a unit quaternion
+        found = dict(zip([f.name for f in BODY], layout.read(there), strict=True))
+        expected = roll_pitch_yaw(rotation(q))
+        np.testing.assert_allclose([found[a] for a in ("roll", "pitch", "yaw")], expected)
 
 
 def test_commands_follow_the_order_of_the_joints() -> None:

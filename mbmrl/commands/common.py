@@ -1,0 +1,152 @@
+"""What commands share: their flags, and what is refused."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import arg
+
+from mbmrl import registry
+
+if TYPE_CHECKING:
+    from mbmrl.conditions import Condition
+    from mbmrl.evaluate import Evaluation, Row
+    from robots.base import Robot
+    from robots.sim import SimRobot
+
+
+RobotName = Annotated[
+    str,
+    arg(
+        metavar="NAME",
+        help="From `mbmrl list robots`, package.module:Class, or DRIVER=FILE.",
+    ),
+]
+CheckpointDir = Annotated[
+    Path | None,
+    arg(metavar="DIR", help="The trained model; when left out, the one shipped for the robot."),
+]
+PlannerName = Annotated[
+    str | None,
+    arg(metavar="NAME", help="From `mbmrl list planners`; when left out, the robot's own."),
+]
+Seed = Annotated[int, arg(metavar="N", help="Of everything random.")]
+Seconds = Annotated[float, arg(metavar="S", help="How long an episode is.")]
+
+ONSET = 0.3
+"""When a perturbation begins that does not say when, as a share of the episode."""
+
+
+class UsageError(ValueError):
+    """A request that cannot be met."""
+
+
+class Findings(RuntimeError):
+    """What was looked at is not as it should be."""
+
+
+def condition(cls: type[SimRobot], texts: Sequence[str], seconds: float) -> Condition:
+    """What ``--perturb`` asks for; the robot's usual damage where it was left out."""
+    from mbmrl import conditions
+
+    onset = ONSET * seconds
+    if not texts:
+        return conditions.starting(conditions.usual(cls()), onset)
+    if "none" in texts:
+        if len(texts) > 1:
+            raise UsageError("--perturb none excludes every other --perturb")
+        return ()
+    condition = tuple(conditions.parse(text, onset) for text in texts)
+    for p in condition:
+        if p.onset >= seconds:
+            raise UsageError(f"{p.name} begins at {p.onset:g} s: the end is at {seconds:g} s")
+    return condition
+
+
+def courses(cls: type[Robot], wanted: tuple[str, ...] | None, count: int) -> tuple[str, ...]:
+    """Names of what to follow, so many where nothing is wanted; an empty one for no choice."""
+    from mbmrl import tasks
+
+    known = tasks.COURSES[cls.task]
+    if wanted and not known:
+        raise UsageError(f"{cls.spec.name} follows no path")
+    for name in wanted or ():
+        if name not in known:
+            raise registry.unknown("path", name, known)
+    return wanted or tasks.usual(cls.task, count)
+
+
+def load_robot(name: str, seconds: float) -> type[Robot]:
+    """The class of a robot that is to be driven for so long."""
+    cls: type[Robot] = registry.load("robots", name)
+    if seconds < cls.spec.dt:
+        raise UsageError(
+            f"--seconds {seconds:g} is less than one control period of {cls.spec.dt} s"
+        )
+    return cls
+
+
+def load_simulated(name: str, seconds: float) -> type[SimRobot]:
+    """The same of one that can be driven as fast as it goes."""
+    from robots.sim import SimRobot
+
+    cls = load_robot(name, seconds)
+    if not issubclass(cls, SimRobot):
+        raise UsageError(f"{name} is not simulated: only `mbmrl run` can drive it")
+    return cls
+
+
+def driven(what: Evaluation, jobs: int, rows: list[Row]) -> Iterator[None]:
+    """Drive what ``rows`` does not hold yet, under a bar; stop each time there are more of them."""
+    from rich.progress import Progress
+
+    from mbmrl.evaluate import evaluated, left
+
+    done = tuple(rows)
+    with Progress(transient=True) as progress:
+        bar = progress.add_task("driving", total=left(what, done))
+        for some in evaluated(what, jobs=jobs, watch=lambda n: progress.advance(bar, n), done=done):
+            rows += some
+            yield
+
+
+def split(text: str) -> tuple[str, ...]:
+    """Names with commas between them, each once."""
+    found = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not found:
+        raise UsageError(f"{text!r} names nothing")
+    return found
+
+
+def check_numbers(*, seed: int, **positive: float | None) -> None:
+    """Refuse what no run can be made of."""
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"--seed is between 0 and 2**32 - 1, not {seed}")
+    for name, value in positive.items():
+        if value is not None and not 0 < value < math.inf:
+            raise UsageError(f"--{name} is a positive number, not {value}")
+
+
+def check_file(file: Path | None, flag: str = "--json") -> None:
+    """Refuse now what could not be written in the end."""
+    if file and not file.absolute().parent.is_dir():
+        raise UsageError(f"{flag} {file}: there is no folder {file.absolute().parent}")
+
+
+def write_whole(file: Path, text: str) -> None:
+    """The whole file or none of it."""
+    part = file.with_name(f".{file.name}.part")
+    part.write_text(text)
+    os.replace(part, file)
+
+
+def show(table: object) -> None:
+    """Print a table, as wide as the terminal; a file has room."""
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else 120).print(table)

@@ -1,0 +1,84 @@
+"""Make a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import arg
+
+from mbmrl import registry
+from mbmrl.commands.common import (
+    Seed,
+    check_numbers,
+    split,
+)
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class Train:
+    """Make a checkpoint from nothing: collect data, meta-train, collect with the result, repeat.
+
+    With --data it learns from recordings alone: of a robot that is not simulated, by its class or
+    by the spec that is stored in them. Whether their conditions are labelled or not, each window is
+    a task of its own.
+
+    Goes on where an earlier call with the same flags was cut off. TensorBoard's curves lie in
+    DIR/curves.
+
+    For example:
+
+      mbmrl train --robot hexapod --out runs/hexapod
+      mbmrl train --robot hexapod --out runs/quick --minutes 5
+      mbmrl train --robot cheetah --out runs/all --adapter all
+      mbmrl train --data data/mine --out runs/mine
+    """
+
+    out: Annotated[Path, arg(metavar="DIR", help="Folder of the checkpoint.")]
+    robot: Annotated[
+        str | None,
+        arg(
+            metavar="NAME",
+            help="From `mbmrl list robots`, or package.module:Class; when left out, the hexapod, "
+            "or the one of the recordings.",
+        ),
+    ] = None
+    data: Annotated[
+        Path | None, arg(metavar="DIR", help="Recordings, as `mbmrl record` writes them.")
+    ] = None
+    minutes: Annotated[
+        float | None,
+        arg(
+            metavar="N", help="About how long on two cores; when left out, the robot's full course."
+        ),
+    ] = None
+    seed: Seed = 0
+    adapter: Annotated[
+        str,
+        arg(
+            metavar="NAME,…",
+            help="Learners beside the pooled model: from `mbmrl list adapters`, or all.",
+        ),
+    ] = "default"
+
+    def __call__(self) -> None:
+        """Train."""
+        check_numbers(minutes=self.minutes, seed=self.seed)
+        from mbmrl.train import train, train_from
+
+        adapters = split(self.adapter)
+        if adapters == ("all",):
+            every = {a: registry.load("adapters", a) for a in registry.names("adapters")}
+            adapters = tuple(a for a, c in every.items() if a != "none" and not c.trained_as)
+        elif adapters == ("default",):
+            adapters = ()
+        how = (self.minutes, self.seed, adapters)
+        if self.data:
+            out = train_from(self.data, self.out, self.robot, *how)
+        else:
+            out = train(self.robot or "hexapod", self.out, *how)
+        print(f"The checkpoint lies in {out}: try `mbmrl run --checkpoint {out}`")
