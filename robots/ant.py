@@ -9,7 +9,8 @@ import mujoco
 import numpy as np
 from jaxtyping import Float
 
-from robots.legged import LEGS, SETTLE_S, JointTargets, joint_spec, limbs, observe_body, world
+from robots.frames import observe_body
+from robots.legged import LEGS, SETTLE_S, JointTargets, joint_spec, limbs, world
 from robots.sim import Leg, SimRobot, compiled
 
 DT = 0.05  # control period [s]

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mbmrl.spec import Field, RobotSpec
-from robots.frames import BODY, BODY_MIRROR, POSE, in_body, roll_pitch_yaw, rotation
+from robots.frames import BODY, BODY_MIRROR, POSE, observe_body
 from robots.sim import Leg, SimRobot, compiled, turn_body
 
 DT = 0.1  # control period [s]
@@ -122,19 +122,7 @@ class Fish(SimRobot):
         carry: Float[np.ndarray, "*b c"],
     ) -> Float[np.ndarray, "*b o"]:
         """Pose, height, body-frame velocity, roll, pitch, body rates, joint angles and rates."""
-        turned = rotation(qpos[..., 3:7])
-        angles = roll_pitch_yaw(turned)
-        parts = [
-            qpos[..., :2],
-            angles[..., 2:],
-            qpos[..., 2:3],
-            in_body(turned, qvel[..., :3]),
-            angles[..., :2],
-            qvel[..., 3:6],
-            qpos[..., 7:],
-            qvel[..., 6:],
-        ]
-        return np.concatenate(parts, -1)
+        return np.concatenate([observe_body(qpos, qvel), qpos[..., 7:], qvel[..., 6:]], -1)
 
     def controls(
         self, carry: Float[np.ndarray, "n c"], acts: Float[np.ndarray, "n h u"]

@@ -60,3 +60,17 @@ def in_body(
 ) -> Float[np.ndarray, "*b 3"]:
     """A vector of the world in the body's frame."""
     return np.einsum("...ji,...j->...i", rotation, vector)
+
+
+def observe_body(
+    qpos: Float[np.ndarray, "*b q"], qvel: Float[np.ndarray, "*b v"], *left_out: str
+) -> Float[np.ndarray, "*b o"]:
+    """The fields of :func:`without` these, of a robot whose first joint is free."""
+    turned = rotation(qpos[..., 3:7])
+    angles = roll_pitch_yaw(turned)
+    velocity = in_body(turned, qvel[..., :3])
+    parts = (qpos[..., :2], angles[..., 2:], qpos[..., 2:3], velocity, angles[..., :2])
+    body = np.concatenate([*parts, qvel[..., 3:6]], -1)
+    if not left_out:
+        return body
+    return body[..., [i for i, f in enumerate(BODY) if f.name not in left_out]]

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mbmrl.spec import Field, RobotSpec
-from robots.frames import BODY_MIRROR, POSE, in_body, roll_pitch_yaw, rotation, without
+from robots.frames import BODY_MIRROR, POSE, observe_body, without
 from robots.sim import Leg, SimRobot, compiled
 
 DT = 0.1  # control period [s]
@@ -95,20 +95,8 @@ class Hexapod(SimRobot):
         carry: Float[np.ndarray, "*b c"],
     ) -> Float[np.ndarray, "*b o"]:
         """Pose, body-frame velocity, roll, pitch, body rates, gait phase, filtered amplitudes."""
-        turned = rotation(qpos[..., 3:7])
-        angles = roll_pitch_yaw(turned)
-        phase = carry[..., :1]
-        parts = [
-            qpos[..., :2],
-            angles[..., 2:],
-            in_body(turned, qvel[..., :3]),
-            angles[..., :2],
-            qvel[..., 3:6],
-            np.sin(phase),
-            np.cos(phase),
-            carry[..., 1:],
-        ]
-        return np.concatenate(parts, -1)
+        body, phase = observe_body(qpos, qvel, "z"), carry[..., :1]
+        return np.concatenate([body, np.sin(phase), np.cos(phase), carry[..., 1:]], -1)
 
     def controls(
         self, carry: Float[np.ndarray, "n c"], acts: Float[np.ndarray, "n h u"]

@@ -10,23 +10,12 @@ import numpy as np
 from jaxtyping import Float
 
 from mbmrl.spec import Field, RobotSpec
-from robots.frames import BODY, BODY_MIRROR, POSE, in_body, roll_pitch_yaw, rotation
+from robots.frames import BODY, BODY_MIRROR, POSE, observe_body
 from robots.sim import Leg, SimRobot
 
 LEGS = ("FL", "FR", "RL", "RR")
 OTHER_SIDE = {"FL": "FR", "FR": "FL", "RL": "RR", "RR": "RL"}
 SETTLE_S = 0.5  # before an episode [s]
-
-
-def observe_body(
-    qpos: Float[np.ndarray, "*b q"], qvel: Float[np.ndarray, "*b v"]
-) -> Float[np.ndarray, "*b 12"]:
-    """The fields of :data:`~robots.frames.BODY` of a robot whose first joint is free."""
-    turned = rotation(qpos[..., 3:7])
-    angles = roll_pitch_yaw(turned)
-    velocity = in_body(turned, qvel[..., :3])
-    parts = (qpos[..., :2], angles[..., 2:], qpos[..., 2:3], velocity, angles[..., :2])
-    return np.concatenate([*parts, qvel[..., 3:6]], -1)
 
 
 def swapped(names: Iterable[str]) -> dict[str, tuple[str, float]]:

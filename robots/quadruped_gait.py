@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from mbmrl.spec import Field, RobotSpec
-from robots.frames import BODY, BODY_MIRROR, POSE
-from robots.legged import LEGS, SETTLE_S, limbs, observe_body, swapped
+from robots.frames import BODY, BODY_MIRROR, POSE, observe_body
+from robots.legged import LEGS, SETTLE_S, limbs, swapped
 from robots.quadruped import LINK, TIMESTEP, mjcf
 from robots.sim import Leg, SimRobot, compiled
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mbmrl.spec import Field, RobotSpec
-from robots.frames import BODY_MIRROR, POSE, in_body, roll_pitch_yaw, rotation, without
+from robots.frames import BODY_MIRROR, POSE, observe_body, without
 from robots.sim import Leg, SimRobot, compiled
 
 DT = 0.1  # control period [s]
@@ -86,16 +86,7 @@ class Rover(SimRobot):
         carry: Float[np.ndarray, "*b c"],
     ) -> Float[np.ndarray, "*b o"]:
         """Pose, body-frame velocity, roll, pitch, body rates, wheel speeds."""
-        turned = rotation(qpos[..., 3:7])
-        angles = roll_pitch_yaw(turned)
-        parts = [
-            qpos[..., :2],
-            angles[..., 2:],
-            in_body(turned, qvel[..., :3])[..., :2],
-            angles[..., :2],
-            qvel[..., 3:],
-        ]
-        return np.concatenate(parts, -1)
+        return np.concatenate([observe_body(qpos, qvel, "z", "vz"), qvel[..., 6:]], -1)
 
     def controls(
         self, carry: Float[np.ndarray, "n c"], acts: Float[np.ndarray, "n h u"]

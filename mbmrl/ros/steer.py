@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mbmrl.spec import RobotSpec
+from mbmrl.dynamics import wrap
+from mbmrl.spec import RobotSpec, view
 from mbmrl.tasks import Task
 
 
@@ -28,7 +29,7 @@ class TwistTask(Task):
         spec.index("vx")
         limits = {"vx": max_speed, "vy": max_speed, "yaw_rate": max_turn}
         self.fields = [n for n in limits if n in spec.state]
-        self._index = spec.index(self.fields)
+        self._index = view(spec.index(self.fields))
         self._limit = torch.tensor([limits[n] for n in self.fields])
         self.target = torch.zeros(len(self.fields))
 
@@ -43,8 +44,8 @@ class TwistTask(Task):
     ) -> Float[Tensor, "r n"]:
         """Squared error of the mean velocity [of its limits], tilt and a little effort."""
         off = (obs[..., self._index].mean(-2) - self.target) / self._limit
-        tilt = (obs[..., self._tilt] ** 2).sum(-1).mean(-1)
-        return (off**2).sum(-1) + tilt + 0.02 * (act**2).mean((-2, -1))
+        tilt = (wrap(obs[..., self._tilt]) ** 2).sum(-1).mean(-1)
+        return (off**2).sum(-1) + tilt + 0.02 * self.effort(act).mean(-1)
 
     def gain(self, obs: Float[Tensor, "r o"]) -> Float[Tensor, " r"]:
         """1 at the command, falling to 0 where the robot is off by the limit; 0 when fallen."""
