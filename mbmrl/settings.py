@@ -98,31 +98,28 @@ JOINT_TARGETS = Settings(
     perturbations=BODY,
 )
 
+GAITS = Settings(
+    hidden=(256, 256),
+    held_back=4,
+    plan={"num_samples": (64, 48, 32)},
+    true_plan={"horizon": 10, "num_samples": (64, 48, 32)},
+    rounds=2,
+    on_policy=288,
+    fit=FitConfig(updates=6000),
+    minutes=20.0,
+    perturbations=BODY,
+)
+"""Of robots that walk by themselves, and are told how far each leg steps."""
+TORQUES = {"horizon": 12, "num_knots": 6}
+
 SETTINGS: dict[str, Settings] = {
-    "hexapod": Settings(
-        hidden=(256, 256),
-        held_back=4,
-        plan={"num_samples": (64, 48, 32)},
-        true_plan={"horizon": 10, "num_samples": (32, 24)},
-        rounds=2,
-        on_policy=288,
-        fit=FitConfig(updates=6000),
-        minutes=15.0,
-        perturbations=BODY,
-    ),
-    "cheetah": Settings(
-        hidden=(256, 256),
-        plan={"horizon": 12, "num_samples": (96, 64, 64), "num_knots": 6},
-        true_plan={"horizon": 12, "num_samples": (64, 48, 48), "num_knots": 6},
-        episode_s=10.0,
-        babble=192,
-        expert=32,
-        rounds=2,
-        on_policy=144,
-        lanes=16,
-        fit=FitConfig(updates=5000),
+    "hexapod": replace(GAITS, true_plan={"horizon": 10, "num_samples": (32, 24)}, minutes=15.0),
+    "quadruped_gait": GAITS,
+    "cheetah": replace(
+        JOINT_TARGETS,
+        plan=TORQUES | {"num_samples": (96, 64, 64)},
+        true_plan=TORQUES | {"num_samples": (64, 48, 48)},
         minutes=25.0,
-        perturbations=BODY,
     ),
     "swimmer": Settings(
         hidden=(256, 256),
@@ -148,17 +145,6 @@ SETTINGS: dict[str, Settings] = {
     "ant": JOINT_TARGETS,
     "ant_torque": JOINT_TARGETS,
     "quadruped": JOINT_TARGETS,
-    "quadruped_gait": Settings(
-        hidden=(256, 256),
-        held_back=4,
-        plan={"num_samples": (64, 48, 32)},
-        true_plan={"horizon": 10, "num_samples": (64, 48, 32)},
-        rounds=2,
-        on_policy=288,
-        fit=FitConfig(updates=6000),
-        minutes=20.0,
-        perturbations=BODY,
-    ),
 }
 SETTINGS["pier"] = SETTINGS["cheetah"]
 
