@@ -3,8 +3,8 @@
 A simulated robot babbles under EPISODES drawn conditions: once recorded by `mbmrl record`, once
 behind ROS 2 topics, where a process of its own sends the actions and writes what goes over the
 topics to a bag (rosbag2, MCAP). The bags are imported, both are trained on alike, and both
-controllers drive the robot's whole test suite. Reported: the mean score of either, and their ratio
-with its 95 % interval (bootstrap over conditions, paired by path and seed).
+controllers drive the robot's whole test suite. Reported: mean score and return of either, and the
+ratio of the scores with its 95 % interval (bootstrap over conditions, paired by path and seed).
 
     pip install -e '.[ros,bags]'
     python benchmarks/bag_training.py --out runs/bags
@@ -154,7 +154,7 @@ def babble_to(bag: Path, seed: int) -> None:
 
 def compare(out: Path) -> dict[str, Any]:
     """Scores of both controllers over the test suite."""
-    rows = {}
+    rows, returns = {}, {}
     for name in ("native", "imported"):
         data, runs, json_file = out / name, out / f"trained-{name}", out / f"{name}.json"
         mbmrl("train", "--data", data, "--out", runs, "--minutes", MINUTES)
@@ -162,6 +162,7 @@ def compare(out: Path) -> dict[str, Any]:
             flags = ["--checkpoint", runs, "--agents", "default", "--json", json_file]
             mbmrl("eval", "--robot", ROBOT, *flags)
         found = json.loads(json_file.read_text())
+        returns[name] = float(np.mean([r["return"] for r in found]))
         rows[name] = {(r["perturbation"], r["path"], r["seed"]): r["score"] for r in found}
     keys = sorted(rows["native"])
     texts = sorted({text for text, _, _ in keys})
@@ -176,6 +177,8 @@ def compare(out: Path) -> dict[str, Any]:
     return {
         "score native": round(float(every[0]), 3),
         "score imported": round(float(every[1]), 3),
+        "return native": round(returns["native"], 1),
+        "return imported": round(returns["imported"], 1),
         "ratio": round(float(every[1] / every[0]), 3),
         "interval": [round(float(low), 3), round(float(high), 3)],
         "conditions": len(texts),
