@@ -72,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _end("interrupted", 130)
     except BrokenPipeError:  # of `mbmrl list | head`; what is still buffered goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (ConnectionError, TimeoutError) as error:
+        return _end(f"the robot cannot be reached: {error or type(error).__name__}", 1)
     except (ValueError, *FILE_ERRORS) as error:
         return _end(str(error), 2)
     except ModuleNotFoundError as error:
