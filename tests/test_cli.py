@@ -257,14 +257,27 @@ def test_however_a_run_ends_the_robot_is_stopped_and_the_record_kept(
     assert len(log.load(tmp_path).log.gain) == 9  # the reset reads, too
 
 
+def test_a_robot_that_is_gone_is_a_clear_error_and_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("mbmrl.loop.time.sleep", lambda seconds: None)
+    robot = ["--robot", "tests.dummy:Unplugged", "--adapter", "zero"]
+    assert command("run", *robot, "--out", tmp_path) == 1
+    assert "the robot cannot be reached: the cable is out" in capsys.readouterr().err
+    assert Deaf.last.stopped == 1
+    assert len(log.load(tmp_path).log.gain) == 9
+
+
 def test_what_nobody_foresaw_is_raised_and_the_robot_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mbmrl.loop.time.sleep", lambda seconds: None)
-    with pytest.raises(ConnectionError, match="the cable is out"):
-        command("run", "--robot", "tests.dummy:Unplugged", "--adapter", "zero", "--out", tmp_path)
+    def write(robot: Deaf, act: np.ndarray) -> np.ndarray:
+        raise ZeroDivisionError("a mistake in the driver")
+
+    monkeypatch.setattr(Deaf, "write", write)
+    with pytest.raises(ZeroDivisionError):
+        command("run", "--robot", "tests.dummy:Deaf", "--adapter", "zero", "--out", tmp_path)
     assert Deaf.last.stopped == 1
-    assert len(log.load(tmp_path).log.gain) == 9
 
 
 # --- eval -------------------------------------------------------------------------------------

@@ -157,29 +157,6 @@ def test_a_run_goes_on_over_readings_that_cannot_be_used(
     assert 30 < len(obs) < 4 / DT, "bad ticks are none of the data"
 
 
-class Pulled(PointMass):
-    """Its cable comes out in mid-run."""
-
-    ticks = 0
-
-    def read(self) -> np.ndarray:
-        self.ticks += 1
-        if self.ticks > 6:
-            raise ConnectionError("no answer on the bus")
-        return super().read()
-
-
-@pytest.mark.parametrize("verb", ["run", "record"])
-def test_a_robot_that_is_gone_is_a_clear_error_and_what_was_recorded_is_kept(
-    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    args = [verb, "--robot", "tests.test_shield:Pulled", "--seconds", "60", "--out", str(tmp_path)]
-    assert cli.main([*args, *(["--adapter", "zero"] if verb == "run" else [])]) == 1
-    assert "the robot cannot be reached: no answer on the bus" in capsys.readouterr().err
-    kept = tmp_path / ("run.npz" if verb == "run" else "0000.episode")
-    assert kept.stat().st_size > 0
-
-
 @pytest.mark.parametrize("verb", ["run", "record"])
 def test_a_run_ends_where_readings_stay_useless(
     verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
