@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from controllers.base import Planner
-from mbmrl.adapters.base import Adapter
+from mbmrl.adapters.base import Adapter, Recursive, State
 from mbmrl.dynamics import Affine, Dynamics, Params, wrap
 from mbmrl.engines.base import Engine
 from mbmrl.engines.plain import Plain
@@ -83,6 +83,8 @@ class TrueModel:
 class LearnedModel:
     """The dynamics model, adapted anew at every tick, always from the prior.
 
+    A recursive adapter's state is kept from tick to tick; any other one reads the window.
+
     The gate: θ′ is used for a robot only where, fitted WITHOUT the newest transitions, it
     predicts these open loop clearly better than θ*, on the average over the last ticks.
 
@@ -112,6 +114,7 @@ class LearnedModel:
         self.history: deque[Transitions] = deque(maxlen=window)
         self._info: dict[str, Tensor] = {}
         self._record: Tensor | None = None
+        self._state: State | None = None
         self._used: deque[Params] = deque(maxlen=HORIZON)
         self._fitted: deque[Params] = deque(maxlen=held_back + 1)
 
@@ -120,12 +123,20 @@ class LearnedModel:
         self.history.clear()
         self._used.clear()
         self._fitted.clear()
-        self._info, self._record = {}, None
+        self._info, self._record, self._state = {}, None, None
 
     def observe(self, transition: Transitions) -> None:
         """Add to the window, and ask how well the transition was foreseen."""
         self.history.append(transition)
         self._info = self._foreseen()
+        if isinstance(self.adapter, Recursive):
+            self._remember(self.adapter, transition)
+
+    @torch.no_grad()
+    def _remember(self, adapter: Recursive, transition: Transitions) -> None:
+        if self._state is None:
+            self._state = adapter.begin(self.dynamics, (len(transition.act),))
+        self._state = adapter.step(self.dynamics, self._state, transition)
 
     @torch.no_grad()
     def rollout(self) -> RolloutFn:
@@ -145,15 +156,17 @@ class LearnedModel:
         prior = self.dynamics.prior()
         if not self.history:
             return prior
-        window = self._newest(len(self.history))
-        adapted = self.adapter.adapt(self.dynamics, window)
+        if isinstance(self.adapter, Recursive) and self._state is not None:
+            adapted = self.adapter.params(self.dynamics, self._state)
+        else:
+            adapted = self.adapter.adapt(self.dynamics, self._newest(len(self.history)))
         if not self.held_back:
             return adapted
         self._fitted.append(adapted)
         if len(self._fitted) <= self.held_back:
             return prior
         judged = self._fitted[0]  # all of the newest transitions came after it
-        newest = Transitions(*(x[:, -self.held_back :] for x in window))
+        newest = self._newest(self.held_back)
         twice = Transitions(*(torch.cat([x, x]) for x in newest))
         errors = self._error(_and_prior(judged, prior), twice).unflatten(0, (2, -1))
         gate = self._info["gate"] = self._judge(errors.nan_to_num(WORST**2))

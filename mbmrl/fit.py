@@ -76,7 +76,8 @@ def fit(
     best, kept, losses = validation(dynamics, adapter, judge), _snapshot(both), []
     for update in range(1, config.updates + 1):
         support = int(torch.randint(config.window // 4, config.window + 1, (), generator=rng))
-        loss = meta_loss(dynamics, adapter, *train.sample(rng, config.batch, support, config.query))
+        windows = train.sample(rng, config.batch, support, config.query)
+        loss = adapter.objective(dynamics, *windows)
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(both.parameters(), 1.0)

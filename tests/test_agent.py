@@ -14,7 +14,7 @@ from torch import Tensor
 from controllers.agent import Agent, LearnedModel, TrueModel
 from controllers.mppi import MPPI
 from mbmrl import registry
-from mbmrl.adapters.base import Adapter
+from mbmrl.adapters.base import Adapter, Recursive, State
 from mbmrl.adapters.none import NoAdapter
 from mbmrl.dynamics import Affine, Dynamics, Params
 from mbmrl.meta import HORIZON
@@ -120,6 +120,38 @@ def test_the_window_slides_with_the_newest_transitions_last() -> None:
         assert stub.windows[-1].act.shape[1] == min(seen, WINDOW)
         for found, wanted in zip(stub.windows[-1], zip(*expected, strict=True), strict=True):
             assert torch.equal(found, torch.cat(wanted, 1))
+
+
+class Counting(Recursive):
+    """θ′ is the prior with the number of transitions so far in its last bias."""
+
+    def begin(self, prior: Dynamics, batch: tuple[int, ...]) -> State:
+        return (torch.zeros(*batch, 1, 1),)
+
+    def step(self, prior: Dynamics, state: State, newest: Transitions) -> State:
+        return (state[0] + 1,)
+
+    def params(self, prior: Dynamics, state: State) -> Params:
+        *body, last = prior.prior()
+        return [*body, last.plus(state[0].expand(-1, -1, last.bias.shape[-1]))]
+
+
+def test_a_recursive_adapter_remembers_more_than_the_window_until_a_reset() -> None:
+    prior = model()
+    learned = LearnedModel(prior, Counting(), WINDOW, held_back=0)
+    ticks = driven([model(1), model(2)], WINDOW + 5)
+
+    def counted() -> Tensor:
+        learned.rollout()
+        return learned._used[-1][-1].bias[:, 0] - prior.biases[-1]
+
+    for _ in range(2):
+        learned.rollout()
+        assert torch.equal(learned._used[-1][-1].bias, prior.biases[-1])
+        for seen, tick in enumerate(ticks, 1):
+            learned.observe(tick)
+            torch.testing.assert_close(counted(), torch.full((2, 2), float(seen)))
+        learned.reset()
 
 
 def test_no_history_is_the_prior() -> None:
