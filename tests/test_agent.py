@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from controllers.agent import Agent, LearnedModel, TrueModel
+from controllers.agent import Agent, TrueModel
+from controllers.learned import LearnedModel
 from controllers.mppi import MPPI
 from mbmrl import registry
 from mbmrl.adapters.base import Adapter, Recursive, State
@@ -410,7 +411,7 @@ def test_open_loop_errors_are_those_of_the_model_that_was_in_use_when_the_stretc
     prior, wrong, right = model(), model(2), model(1)
     in_use = [right]
     learned = LearnedModel(prior, Stub(lambda p, w: as_low_rank(p, in_use)), 2 * HORIZON, 0)
-    learned.looks_back = True
+    learned.look_back()
     ticks = driven([right], HORIZON + 2)
     learned.observe(ticks[0])
     for number, tick in enumerate(ticks[1:], 1):
@@ -537,7 +538,7 @@ def test_the_window_holds_what_the_agent_was_told_was_sent() -> None:
     driver.reset(obs)
     driver.observe(obs, sent, after)
     sent[:] = 9  # the driver's own array may be filled again
-    (kept,) = driver.model.history
+    kept = driver.model.history.newest(1)
     assert [x.flatten().tolist() for x in kept] == [[1.0, 2.0], [-0.25], [3.0, 4.0]]
 
 

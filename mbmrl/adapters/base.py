@@ -77,10 +77,13 @@ class Recursive(Adapter):
 
     def adapt(self, prior: Dynamics, window: Transitions) -> Params:
         """See :class:`Adapter`."""
-        length = window.act.shape[-2]
-        if not length:
+        if window.act.shape[-2] == 0:
             return prior.prior()
+        return self.params(prior, self.follow(prior, window))
+
+    def follow(self, prior: Dynamics, window: Transitions) -> State:
+        """The state after a window, of robots that nobody had seen before it."""
         state = self.begin(prior, tuple(window.act.shape[:-2]))
-        for t in range(length):
+        for t in range(window.act.shape[-2]):
             state = self.step(prior, state, Transitions(*(x[..., t : t + 1, :] for x in window)))
-        return self.params(prior, state)
+        return state
