@@ -115,10 +115,7 @@ class Dynamics(nn.Module):
         num_in = len(self.state_at) + spec.num_act
         num_out = len(self.pose_at) + len(self.predicted_at)
         sizes = [num_in, *self.hidden, num_out]
-        self.weights = nn.ParameterList(
-            torch.randn(i, o) / i**0.5 for i, o in zip(sizes, sizes[1:], strict=False)
-        )
-        self.biases = nn.ParameterList(torch.zeros(o) for o in sizes[1:])
+        self.make_layers(sizes)
         for name, size in (("input", num_in), ("target", num_out)):
             self.register_buffer(f"{name}_mean", torch.zeros(size))
             self.register_buffer(f"{name}_std", torch.ones(size))
@@ -132,6 +129,13 @@ class Dynamics(nn.Module):
         placing = torch.cat([torch.zeros(len(self.pose_at), len(self.state_at)), placing])
         self.register_buffer("placing", placing, persistent=False)
         self.placing: Tensor
+
+    def make_layers(self, sizes: list[int]) -> None:
+        """The parameters of :meth:`prior`, between layers of these sizes."""
+        self.weights = nn.ParameterList(
+            torch.randn(i, o) / i**0.5 for i, o in zip(sizes, sizes[1:], strict=False)
+        )
+        self.biases = nn.ParameterList(torch.zeros(o) for o in sizes[1:])
 
     def _known_map(self) -> Float[Tensor, "i s"]:
         """Next state before the prediction is added: itself, or the spec's known linear map."""
@@ -182,6 +186,10 @@ class Dynamics(nn.Module):
     def prior(self) -> Params:
         """θ*, the un-adapted layers."""
         return [Affine(w, b) for w, b in zip(self.weights, self.biases, strict=True)]
+
+    def dense(self) -> Dynamics:
+        """The same with nothing but :attr:`weights` and :attr:`biases`: itself."""
+        return self
 
     def features(self, params: Params, x: Float[Tensor, "*b n i"]) -> Float[Tensor, "*b n d"]:
         """What the last layer sees."""

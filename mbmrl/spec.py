@@ -53,6 +53,9 @@ class RobotSpec:
             act fields, ``{field: {obs_or_act_field: coefficient}}``.
         mirror: the left-right symmetry, ``{field: (mirrored field, sign)}`` over obs and act;
             a field that is absent maps to itself. Empty: the robot has no such symmetry.
+        tree: the links that joints move, each with the link that carries it, ``""`` for the base.
+            A field belongs to the link whose name is part of its own, between underscores.
+            Empty: nothing is known of links.
         safe_act: the action that does no harm; zeros when empty.
         command: what an action is to its joint, of :data:`COMMANDS`; ``""`` for anything else.
         stale_after: how old a reading may be before nobody may act on it [s].
@@ -65,6 +68,7 @@ class RobotSpec:
     pose: tuple[str, ...] = ()
     known: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     mirror: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+    tree: Mapping[str, str] = field(default_factory=dict)
     safe_act: tuple[float, ...] = ()
     command: str = ""
     stale_after: float = math.inf
@@ -86,6 +90,10 @@ class RobotSpec:
             both_in_one = (name in of_obs) == (other in of_obs)
             if tuple(back) != (name, sign) or abs(sign) != 1 or not both_in_one:
                 raise SpecError(f"{self.name}: mirror of {name!r} is not undone by mirroring again")
+        above = ["", *self.tree]
+        for k, (link, carrier) in enumerate(self.tree.items()):
+            if not link or carrier not in above[: k + 1]:
+                raise SpecError(f"{self.name}: link {link!r} hangs on {carrier!r}, named before it")
         if len(self.pose) not in (0, 3):
             raise SpecError(f"{self.name}: pose is (x, y, yaw) or empty, not {self.pose}")
         if not (math.isfinite(self.dt) and self.dt > 0):
@@ -150,6 +158,11 @@ class RobotSpec:
         if missing:
             raise SpecError(f"{self.name} has no obs field {missing}; it has {list(order)}")
         return [order[n] for n in wanted]
+
+    def link_of(self, name: str) -> str:
+        """The link of :attr:`tree` that a field belongs to, the longest that fits; or the base."""
+        fits = [link for link in self.tree if f"_{link}_" in f"_{name}_"]
+        return max(fits, key=len, default="")
 
     def mirror_maps(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """The symmetry as (obs order, obs sign, act order, act sign): ``obs[order] * sign``."""

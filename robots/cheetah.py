@@ -33,6 +33,14 @@ SPEC = RobotSpec(
         *(Field(f"{joint}_rate", "rad/s") for joint in JOINTS),
     ),
     act=tuple(Field(f"torque_{joint}", "1", -1, 1) for joint in JOINTS),
+    tree={
+        "bthigh": "",
+        "bshin": "bthigh",
+        "bfoot": "bshin",
+        "fthigh": "",
+        "fshin": "fthigh",
+        "ffoot": "fshin",
+    },
 )
 
 

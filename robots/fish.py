@@ -54,6 +54,15 @@ SPEC = RobotSpec(
     ),
     act=tuple(Field(f"target_{joint}", "rad", -1, 1) for joint in DRIVEN),
     pose=POSE,
+    tree={
+        "tail1": "",
+        "tail_twist": "tail1",
+        "tail2": "tail_twist",
+        "finright_roll": "",
+        "finright_pitch": "finright_roll",
+        "finleft_roll": "",
+        "finleft_pitch": "finleft_roll",
+    },
     mirror={
         **BODY_MIRROR,
         **MIRRORED,

@@ -53,6 +53,7 @@ SPEC = RobotSpec(
         "gait_cos": {"gait_cos": math.cos(TURN), "gait_sin": -math.sin(TURN)},
         **{a: {a: KEEP, s: 1 - KEEP} for a, s in zip(AMPLITUDES, STRIDES, strict=True)},
     },
+    tree=dict.fromkeys(LEGS, ""),
     mirror={
         **BODY_MIRROR,
         # the other tripod leads: half a turn of the gait

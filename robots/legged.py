@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
 import mujoco
@@ -29,6 +29,11 @@ def limbs(*joints: str) -> dict[str, Leg]:
     return {n: Leg(n, tuple(f"{n}_{joint}" for joint in joints), side[n[1]]) for n in LEGS}
 
 
+def chain(names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Each name after the one before it, the first after ``""``."""
+    return zip(("", *names), names, strict=False)
+
+
 def joint_spec(
     name: str, dt: float, joints: Sequence[str], *, keep: float | None = None
 ) -> RobotSpec:
@@ -41,7 +46,8 @@ def joint_spec(
         keep: share of the filtered target that is left after one control period; None where the
             action is a torque, which nothing filters.
     """
-    joints = [f"{leg}_{joint}" for leg in LEGS for joint in joints]
+    tree = {f"{leg}_{j}": f"{leg}_{i}" if i else "" for leg in LEGS for i, j in chain(joints)}
+    joints = [*tree]
     rates = [f"{joint}_rate" for joint in joints]
     targets = [f"{joint}_target" for joint in joints] if keep is not None else []
     acts = [f"{joint}_{'torque' if keep is None else 'offset'}" for joint in joints]
@@ -59,6 +65,7 @@ def joint_spec(
         pose=POSE,
         known={t: {t: share, a: 1 - share} for t, a in zip(targets, acts, strict=False)},
         mirror=BODY_MIRROR | swapped([*joints, *rates, *targets, *acts]),
+        tree=tree,
     )
 
 

@@ -52,6 +52,7 @@ SPEC = RobotSpec(
         "gait_cos": {"gait_cos": math.cos(PHASE), "gait_sin": -math.sin(PHASE)},
         **{f: {f: KEEP, a: 1 - KEEP} for f, a in zip(FILTERED, ACTIONS, strict=True)},
     },
+    tree=dict.fromkeys(LEGS, ""),
     mirror={
         **BODY_MIRROR,
         # the other diagonal leads: half a turn of the gait

@@ -40,6 +40,7 @@ SPEC = RobotSpec(
     ),
     act=tuple(Field(name, "rad/s", -MAX_SPEED, MAX_SPEED) for name in TARGETS),
     pose=POSE,
+    tree=dict.fromkeys(WHEELS, ""),
     mirror={
         **BODY_MIRROR,
         **{n: (_other_side(n), 1.0) for n in (*SPEEDS, *TARGETS)},

@@ -37,6 +37,7 @@ SPEC = RobotSpec(
     ),
     act=tuple(Field(name, "1", -1, 1) for name in TORQUES),
     pose=("x", "y", "yaw"),
+    tree={"0": "", **{str(i + 1): str(i) for i in range(LINKS - 2)}},
     mirror={n: (n, -1.0) for n in ("y", "yaw", "vy", "yaw_rate", *JOINTS, *RATES, *TORQUES)},
 )
 

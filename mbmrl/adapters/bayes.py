@@ -26,7 +26,7 @@ class Bayes(Adapter):
 
     def __init__(self, dynamics: Dynamics) -> None:
         super().__init__()
-        features = dynamics.weights[-1].shape[0]
+        features = dynamics.hidden[-1]
         self.log_scale = nn.Parameter(torch.full((features + 1,), -3.0))
         self.log_noise = nn.Parameter(torch.tensor(-1.0))
         self.log_ageing = nn.Parameter(torch.tensor(-3.0))
