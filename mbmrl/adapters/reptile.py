@@ -17,13 +17,13 @@ class Reptile(Maml):
     """Three SGD steps, and a prior that moves to where they lead (Reptile, arXiv 1803.02999).
 
     There is no meta-gradient: the prior follows θ* − θ′ (their algorithm 2), θ′ being three steps
-    on the whole of a condition's window. The rate is given and not learned.
+    on the whole of a condition's window. The rate is given, for there is nothing to learn it from.
     """
 
     name: ClassVar[str] = "reptile"
 
     def __init__(self, dynamics: Dynamics) -> None:
-        super().__init__(dynamics, "scalar", steps=3)
+        super().__init__(dynamics, "scalar", initial=0.5, steps=3)
         self.log_rate.requires_grad_(False)
 
     def objective(
