@@ -69,7 +69,8 @@ class Train:
         int | None,
         arg(
             metavar="K",
-            help="Members of each learner, trained together as an ensemble; when left out, one.",
+            help="Members of each learner, trained together as an ensemble, for nearly K times the "
+            "time of fitting; when left out, one.",
         ),
     ] = None
 
