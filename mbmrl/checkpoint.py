@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -22,6 +22,8 @@ from mbmrl.spec import RobotSpec, SpecError
 FORMAT = 1
 SAME_ORDER = 0.995
 """Rank correlation of candidates from which on rounding counts as harmless."""
+Learner: TypeAlias = tuple[Dynamics, Adapter]
+"""A prior, and what adapts it."""
 SHIPPED = Path(__file__).parent / "checkpoints"
 
 
@@ -49,7 +51,7 @@ class Checkpoint:
     default: str
     window: int
     held_back: int
-    learners: dict[str, tuple[Dynamics, Adapter]]
+    learners: dict[str, Learner]
     training: dict[str, Any] = field(default_factory=dict)
     bfloat16_rank: float = 0.0
 
@@ -58,7 +60,7 @@ class Checkpoint:
         """Whether products in bfloat16 do it no harm."""
         return self.bfloat16_rank >= SAME_ORDER
 
-    def learner(self, adapter: str) -> tuple[Dynamics, Adapter]:
+    def learner(self, adapter: str) -> Learner:
         """The prior and adapter of that name; of an ensemble, its first member.
 
         An adapter without a prior of its own (``rls``) takes the one that it names.
@@ -69,7 +71,7 @@ class Checkpoint:
         """
         return self.members(adapter)[0]
 
-    def members(self, adapter: str) -> list[tuple[Dynamics, Adapter]]:
+    def members(self, adapter: str) -> list[Learner]:
         """All members of that name's ensemble, or its one learner; raises as :meth:`learner`."""
         if adapter in self.learners:
             names = (member_name(adapter, i) for i in range(len(self.learners)))
@@ -83,7 +85,7 @@ class Checkpoint:
             f"train one with --adapter {cls.trained_as or adapter}"
         )
 
-    def frozen(self) -> tuple[Dynamics, Adapter]:
+    def frozen(self) -> Learner:
         """The default adapter's prior, with adaptation off."""
         dynamics, _ = self.learner(self.default)
         return dynamics, NoAdapter(dynamics)
@@ -171,7 +173,7 @@ def member_name(adapter: str, member: int) -> str:
     return f"{adapter}#{member}" if member else adapter
 
 
-def _borrowed(cls: type[Adapter], dynamics: Dynamics, trained: Adapter) -> tuple[Dynamics, Adapter]:
+def _borrowed(cls: type[Adapter], dynamics: Dynamics, trained: Adapter) -> Learner:
     adapter = cls(dynamics)
     adapter.load_state_dict(trained.state_dict())
     return dynamics, adapter

@@ -8,12 +8,14 @@ from functools import partial
 import mujoco
 import numpy as np
 
-from controllers.agent import Agent, LearnedModel, Model, TrueModel
+from controllers.agent import Agent, Model, TrueModel
+from controllers.auto import Auto
 from controllers.base import Planner
+from controllers.learned import LearnedModel
 from controllers.robust import Robust
 from controllers.scripted import Babble, Rest
 from mbmrl import conditions, registry, tasks
-from mbmrl.checkpoint import Checkpoint
+from mbmrl.checkpoint import Checkpoint, Learner
 from mbmrl.conditions import Condition
 from mbmrl.engines import base as engines
 from mbmrl.settings import Settings, settings_for
@@ -24,6 +26,8 @@ from robots.sim import SimRobot
 
 AGENTS: dict[str, str] = {
     "default": "the adapting controller with the checkpoint's default adapter",
+    "alert": "the default adapter, its history cut where the robot seems to have changed",
+    "auto": "all learners of the checkpoint, each robot driven by the one that errs least",
     "frozen": "the same prior and planner, adaptation switched off",
     "pooled": "a model of the same data and updates, no meta-learning and no adaptation",
     "random": "the default adapter with random shooting instead of the planner",
@@ -132,13 +136,18 @@ def task_for(robot: type[Robot], paths: Sequence[str]) -> tasks.Task:
 
 def learned_model(name: str, checkpoint: Checkpoint) -> Model:
     """The learned model behind an agent's name."""
-    held_back = 0
-    if name == "frozen":
-        learner = checkpoint.frozen()
-    elif name == "pooled":
-        learner = checkpoint.learner("none")
-    else:
-        adapter = checkpoint.default if name in ("default", "random") else name
-        learner, held_back = checkpoint.learner(adapter), checkpoint.held_back
     engine = engines.best(bfloat16=checkpoint.takes_bfloat16)
-    return LearnedModel(*learner, checkpoint.window, held_back, engine)
+
+    def model(learner: Learner, held_back: int = 0, *, cuts: bool = False) -> LearnedModel:
+        return LearnedModel(*learner, checkpoint.window, held_back, engine, cuts=cuts)
+
+    if name == "frozen":
+        return model(checkpoint.frozen())
+    if name == "pooled":
+        return model(checkpoint.learner("none"))
+    if name == "auto":
+        others = sorted(set(checkpoint.learners) - {"none", checkpoint.default})
+        learners = [checkpoint.learner(adapter) for adapter in (checkpoint.default, *others)]
+        return Auto([model(learner, checkpoint.held_back) for learner in learners])
+    adapter = checkpoint.default if name in ("default", "random", "alert") else name
+    return model(checkpoint.learner(adapter), checkpoint.held_back, cuts=name == "alert")

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import Progress, TextColumn
 from rich.table import Table
 
-from controllers.agent import Agent, LearnedModel
+from controllers.agent import Agent, TrueModel
 from mbmrl import conditions, log
 from mbmrl.control import Control, shielded
 from mbmrl.episode import Recorder
@@ -41,7 +41,7 @@ class Drive:
         self.perturb = robot.perturb if isinstance(robot, SimRobot) else ()
         # a simulation's time stands still while its plan is made
         waits = isinstance(robot, SimRobot)
-        agent.looks_ahead = real_time and not waits and isinstance(agent.model, LearnedModel)
+        agent.looks_ahead = real_time and not waits and not isinstance(agent.model, TrueModel)
         self.shield = None if waits else Shield(robot)
         self.control: Control | None = None
         self.clock = Clock(robot.spec.dt, real_time=real_time)

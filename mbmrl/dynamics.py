@@ -55,6 +55,26 @@ class Affine(NamedTuple):
             return y
         return y + (x @ self.keys.mT) @ self.values
 
+    def back(self, error: Float[Tensor, "*b n o"]) -> Float[Tensor, "*b n i"]:
+        """The gradient at the layer's inputs from the one at its outputs."""
+        before = error @ self.weight.mT
+        if self.keys is None or self.values is None:
+            return before
+        return before + (error @ self.values.mT) @ self.keys
+
+    def plus(
+        self,
+        shift: Float[Tensor, "*b 1 o"],
+        keys: Float[Tensor, "*b m i"] | None = None,
+        values: Float[Tensor, "*b m o"] | None = None,
+    ) -> Affine:
+        """The layer with a shift of its bias, and keys and values, added to what it has."""
+        if keys is None or values is None:
+            return Affine(self.weight, self.bias + shift, self.keys, self.values)
+        if self.keys is not None and self.values is not None:
+            keys, values = torch.cat([self.keys, keys], -2), torch.cat([self.values, values], -2)
+        return Affine(self.weight, self.bias + shift, keys, values)
+
     def merged(self) -> Affine:
         """The same layer with the addition multiplied out: cheaper where it is used often."""
         if self.keys is None or self.values is None:
@@ -90,6 +110,8 @@ class Dynamics(nn.Module):
         self.predicted_at = [spec.state.index(n) for n in spec.predicted]
         self.pose_view, self.state_view = view(self.pose_at), view(self.state_at)
         self.predicted_view = view(self.predicted_at)
+        places = [*self.pose_at, *self.state_at]
+        self.fields_view = view([places.index(i) for i in range(spec.num_obs)])
         num_in = len(self.state_at) + spec.num_act
         num_out = len(self.pose_at) + len(self.predicted_at)
         sizes = [num_in, *self.hidden, num_out]
@@ -207,12 +229,11 @@ class Dynamics(nn.Module):
             state = raw @ self.carry_over + y @ to_state + drift
             states.append(state)
             motions.append(y[..., :poses])
-        future = acts.new_empty(*acts.shape[:-1], self.spec.num_obs)
-        future[..., self.state_view] = torch.stack(states, -2)
+        future = torch.stack(states, -2)
         if poses:
             motion = torch.stack(motions, -2) * self.target_std[:poses] + self.target_mean[:poses]
-            future[..., self.pose_view] = integrate(obs[..., self.pose_view], motion)
-        return future
+            future = torch.cat([integrate(obs[..., self.pose_view], motion), future], -1)
+        return future[..., self.fields_view]
 
     def rollout(self, params: Params) -> RolloutFn:
         """The planner's view of the model: every candidate of every robot, h steps ahead."""

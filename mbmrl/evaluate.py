@@ -18,7 +18,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from controllers.agent import Agent, LearnedModel
+from controllers.agent import Agent
+from controllers.auto import Auto
+from controllers.learned import LearnedModel
 from mbmrl import checkpoint as checkpoints
 from mbmrl import conditions, registry
 from mbmrl.checkpoint import Checkpoint
@@ -306,8 +308,8 @@ def _drive(
         for robot in robots:
             stack.enter_context(robot)
         agent = what.agent(batch.agent, robots, paths, seed)
-        if isinstance(agent.model, LearnedModel):
-            agent.model.looks_back = True
+        if isinstance(agent.model, LearnedModel | Auto):
+            agent.model.look_back()
         log = run_episodes(robots, agent, what.seconds, lambda tick: watch(len(robots)))
     dt = robots[0].spec.dt
     rows = []

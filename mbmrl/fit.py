@@ -106,8 +106,8 @@ def fit(
             losses.clear()
             better = found < best
             best = torch.where(better, found, best)
-            for name, parameter in members.snapshot().items():
-                kept[name][better] = parameter[better]
+            for name, now in members.snapshot().items():
+                kept[name][better] = now[better]
     members.hand_back(kept)
     return best.tolist()
 
@@ -136,7 +136,7 @@ class OuterStep:
             Transitions(*(x.unflatten(0, (-1, len(self.members))).transpose(0, 1) for x in part))
             for part in (support, query)
         ]
-        losses = self.members.losses(meta_loss, *dealt)
+        losses = self.members.losses(objective, *dealt)
         self.optimiser.zero_grad()
         losses.sum().backward()
         self.members.clip_gradients(1.0)
@@ -193,11 +193,11 @@ class Members:
             g.mul_(share.view(-1, *[1] * (g.ndim - 1)))
 
     def snapshot(self) -> dict[str, Tensor]:
-        """A copy of all parameters."""
-        return {name: p.detach().clone() for name, p in self.stacked.items()}
+        """A copy of all that they have learned, or remember."""
+        return {n: x.detach().clone() for n, x in (self.stacked | self.buffers).items()}
 
     def hand_back(self, snapshot: dict[str, Tensor]) -> None:
-        """Give each member its own parameters."""
+        """Give each member its own."""
         for i, learner in enumerate(self.learners):
             learner.load_state_dict({n: p[i] for n, p in snapshot.items()}, strict=False)
 
@@ -219,6 +219,13 @@ def validation(
 ) -> Float[Tensor, " k"]:
     """The meta-objective, that is the loss AFTER adaptation, or another loss, on fixed windows."""
     return torch.stack([members.losses(loss, *b, shared=True) for b in batches]).mean(0)
+
+
+def objective(
+    dynamics: Dynamics, adapter: Adapter, support: Transitions, query: Transitions
+) -> Tensor:
+    """What the adapter wants made small in training."""
+    return adapter.objective(dynamics, support, query)
 
 
 def un_adapted(

@@ -27,8 +27,8 @@ def meta_loss(
     """
     params = adapter.adapt(dynamics, support)
     one_step = dynamics.predict(params, dynamics.inputs(query.obs, query.act))
-    loss = _soft(one_step - dynamics.targets(query))
-    return loss + 0.5 * _soft(open_loop_error(dynamics, params, query, HORIZON))
+    loss = soft(one_step - dynamics.targets(query))
+    return loss + 0.5 * soft(open_loop_error(dynamics, params, query, HORIZON))
 
 
 def open_loop_error(
@@ -62,7 +62,7 @@ def normalised(
     return torch.cat([pose / (steps[:, None] * spread), state], -1)
 
 
-def _soft(error: Tensor) -> Tensor:
+def soft(error: Tensor) -> Float[Tensor, ""]:
     """Mean log cosh: quadratic near zero, linear far out, without overflow."""
     size = error.abs()
     return (size + torch.nn.functional.softplus(-2 * size) - 0.6931472).mean()

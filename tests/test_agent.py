@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from controllers.agent import Agent, LearnedModel, TrueModel
+from controllers.agent import Agent, TrueModel
+from controllers.learned import LearnedModel
 from controllers.mppi import MPPI
 from mbmrl import registry
-from mbmrl.adapters.base import Adapter
+from mbmrl.adapters.base import Adapter, Recursive, State
 from mbmrl.adapters.none import NoAdapter
 from mbmrl.dynamics import Affine, Dynamics, Params
 from mbmrl.meta import HORIZON
@@ -120,6 +121,38 @@ def test_the_window_slides_with_the_newest_transitions_last() -> None:
         assert stub.windows[-1].act.shape[1] == min(seen, WINDOW)
         for found, wanted in zip(stub.windows[-1], zip(*expected, strict=True), strict=True):
             assert torch.equal(found, torch.cat(wanted, 1))
+
+
+class Counting(Recursive):
+    """θ′ is the prior with the number of transitions so far in its last bias."""
+
+    def begin(self, prior: Dynamics, batch: tuple[int, ...]) -> State:
+        return (torch.zeros(*batch, 1, 1),)
+
+    def step(self, prior: Dynamics, state: State, newest: Transitions) -> State:
+        return (state[0] + 1,)
+
+    def params(self, prior: Dynamics, state: State) -> Params:
+        *body, last = prior.prior()
+        return [*body, last.plus(state[0].expand(-1, -1, last.bias.shape[-1]))]
+
+
+def test_a_recursive_adapter_remembers_more_than_the_window_until_a_reset() -> None:
+    prior = model()
+    learned = LearnedModel(prior, Counting(), WINDOW, held_back=0)
+    ticks = driven([model(1), model(2)], WINDOW + 5)
+
+    def counted() -> Tensor:
+        learned.rollout()
+        return learned._used[-1][-1].bias[:, 0] - prior.biases[-1]
+
+    for _ in range(2):
+        learned.rollout()
+        assert torch.equal(learned._used[-1][-1].bias, prior.biases[-1])
+        for seen, tick in enumerate(ticks, 1):
+            learned.observe(tick)
+            torch.testing.assert_close(counted(), torch.full((2, 2), float(seen)))
+        learned.reset()
 
 
 def test_no_history_is_the_prior() -> None:
@@ -378,7 +411,7 @@ def test_open_loop_errors_are_those_of_the_model_that_was_in_use_when_the_stretc
     prior, wrong, right = model(), model(2), model(1)
     in_use = [right]
     learned = LearnedModel(prior, Stub(lambda p, w: as_low_rank(p, in_use)), 2 * HORIZON, 0)
-    learned.looks_back = True
+    learned.look_back()
     ticks = driven([right], HORIZON + 2)
     learned.observe(ticks[0])
     for number, tick in enumerate(ticks[1:], 1):
@@ -505,7 +538,7 @@ def test_the_window_holds_what_the_agent_was_told_was_sent() -> None:
     driver.reset(obs)
     driver.observe(obs, sent, after)
     sent[:] = 9  # the driver's own array may be filled again
-    (kept,) = driver.model.history
+    kept = driver.model.history.newest(1)
     assert [x.flatten().tolist() for x in kept] == [[1.0, 2.0], [-0.25], [3.0, 4.0]]
 
 

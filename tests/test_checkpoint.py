@@ -296,8 +296,8 @@ def test_another_format(folder: Path) -> None:
 
 
 def test_an_adapter_that_does_not_exist(folder: Path) -> None:
-    edit(folder, learners=["none", "reptile"])
-    with pytest.raises(CheckpointError, match="reptile.*there are.*bayes"):
+    edit(folder, learners=["none", "wizard"])
+    with pytest.raises(CheckpointError, match="wizard.*there are.*bayes"):
         load(folder)
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from controllers.agent import Agent, LearnedModel
+from controllers.agent import Agent
+from controllers.learned import LearnedModel
 from mbmrl.adapters.none import NoAdapter
 from mbmrl.control import Control
 from mbmrl.dynamics import Dynamics

@@ -25,6 +25,7 @@ LEARNING = (
     "mbmrl.spec",
     "mbmrl.types",
     "mbmrl.dynamics",
+    "mbmrl.params",
     "mbmrl.adapters",
     "mbmrl.meta",
     "mbmrl.data",

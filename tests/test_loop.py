@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from controllers.agent import Agent, LearnedModel
+from controllers.agent import Agent
 from controllers.base import Planner
 from controllers.cem import CEM
+from controllers.learned import LearnedModel
 from mbmrl.adapters.base import Adapter
 from mbmrl.adapters.bayes import Bayes
 from mbmrl.adapters.none import NoAdapter

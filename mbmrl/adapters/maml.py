@@ -1,7 +1,8 @@
-"""One gradient step from the prior: MAML with learned inner rates, in its dual form."""
+"""Gradient steps from the prior: MAML with learned inner rates, in its dual form."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import ClassVar, Literal
 
 import torch
@@ -24,13 +25,14 @@ class Maml(Adapter):
     changes layer l by −rate ∘ (Xᵀ E): X its inputs on the window, E the errors propagated back
     to it. With a rate that is a product of a row and a column factor this is a rank-m addition
     (keys −X∘row, values E∘column), so per-robot weights are never built, and autograd through
-    these lines gives the exact second-order meta-gradient.
+    these lines gives the exact second-order meta-gradient. A further step adds another m keys.
 
     Args:
         dynamics: gives the sizes.
         rates: one learned rate for all, one a layer, a row × a column a layer, or one a parameter.
         initial: the rate that learning starts from.
-        last_layer: whether the last layer takes the step too.
+        steps: how many, each of that rate.
+        layers: which of them take the step, counted from 0; all when None.
     """
 
     name: ClassVar[str] = "maml"
@@ -41,11 +43,13 @@ class Maml(Adapter):
         rates: Rates = "factored",
         initial: float = 0.15,
         *,
-        last_layer: bool = True,
+        steps: int = 1,
+        layers: Collection[int] | None = None,
     ) -> None:
         super().__init__()
-        self.rates, self.last_layer = rates, last_layer
-        shapes = [tuple(w.shape) for w in dynamics.weights]
+        self.rates, self.steps = rates, steps
+        shapes = [tuple(layer.weight.shape) for layer in dynamics.prior()]
+        self.layers = frozenset(range(len(shapes)) if layers is None else layers)
         start = torch.tensor(initial).log()
         count = 1 if rates == "scalar" else len(shapes)
         self.log_rate = nn.Parameter(start.repeat(count))
@@ -63,27 +67,68 @@ class Maml(Adapter):
         if window.act.shape[-2] == 0:
             return params
         x, y = prior.inputs(window.obs, window.act), prior.targets(window)
-        inputs, errors = backward(prior, params, x, y)
-        last = len(params) - 1
-        return [
-            layer
-            if i == last and not self.last_layer
-            else self._step(i, layer, inputs[i], errors[i])
-            for i, layer in enumerate(params)
-        ]
+        for _ in range(self.steps):
+            inputs, errors = self.gradient(prior, params, x, y)
+            params = [
+                self._step(i, layer, inputs[i], errors[i]) if i in self.layers else layer
+                for i, layer in enumerate(params)
+            ]
+        return params
+
+    def gradient(
+        self, prior: Dynamics, params: Params, x: Tensor, y: Tensor
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """:func:`backward`, which the meta-gradient flows through."""
+        return backward(prior, params, x, y)
 
     def _step(self, i: int, layer: Affine, x: Tensor, e: Tensor) -> Affine:
         rate = self.log_rate[min(i, self.log_rate.numel() - 1)].exp()
-        shift = rate * e.sum(-2, keepdim=True)
+        shift = -rate * e.sum(-2, keepdim=True)
         if self.rates in ("factored", "parameter"):
             shift = shift * self.log_bias[i].exp()
         if self.rates == "parameter":
             weight = layer.weight - rate * self.log_full[i].exp() * (x.mT @ e)
-            return Affine(weight, layer.bias - shift)
+            return Affine(weight, layer.bias + shift)
         keys, values = -rate * x, e
         if self.rates == "factored":
             keys, values = keys * self.log_row[i].exp(), values * self.log_col[i].exp()
-        return Affine(layer.weight, layer.bias - shift, keys, values)
+        return layer.plus(shift, keys, values)
+
+
+class MamlScalar(Maml):
+    """MAML with one learned rate for all parameters."""
+
+    name: ClassVar[str] = "maml_scalar"
+
+    def __init__(self, dynamics: Dynamics) -> None:
+        super().__init__(dynamics, "scalar")
+
+
+class MamlLayer(Maml):
+    """MAML with a learned rate a layer, by which it learns which layers adapt."""
+
+    name: ClassVar[str] = "maml_layer"
+
+    def __init__(self, dynamics: Dynamics) -> None:
+        super().__init__(dynamics, "layer")
+
+
+class MamlSteps(Maml):
+    """MAML with three inner steps."""
+
+    name: ClassVar[str] = "maml_steps"
+
+    def __init__(self, dynamics: Dynamics) -> None:
+        super().__init__(dynamics, steps=3)
+
+
+class MetaSgd(Maml):
+    """MAML with a learned rate a parameter (Meta-SGD, arXiv 1707.09835)."""
+
+    name: ClassVar[str] = "meta_sgd"
+
+    def __init__(self, dynamics: Dynamics) -> None:
+        super().__init__(dynamics, "parameter")
 
 
 def backward(
@@ -102,5 +147,5 @@ def backward(
     error = BOUND * torch.tanh(residual / BOUND) / (y.shape[-2] * y.shape[-1])
     errors = [error]
     for layer, slope in zip(params[:0:-1], slopes[::-1], strict=True):
-        errors.append((errors[-1] @ layer.weight.mT) * slope)
+        errors.append(layer.back(errors[-1]) * slope)
     return inputs, errors[::-1]

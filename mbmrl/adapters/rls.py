@@ -5,40 +5,52 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
+from mbmrl.adapters.base import Recursive, State
 from mbmrl.adapters.bayes import Bayes
 from mbmrl.dynamics import Affine, Dynamics, Params
 from mbmrl.types import Transitions
 
 
-class Rls(Bayes):
-    """The Bayesian last layer, recursively: one rank-one update a transition, with forgetting.
+class Rls(Recursive, Bayes):
+    """The Bayesian last layer, recursively: O(d²) a transition, with forgetting.
 
     Takes the prior, the features and the noise that ``bayes`` learned; forgetting stands in for
-    its ageing of the noise. Transition by transition (Ljung 1999, eq. 11.13):
-    gain = P φ / (λ + φᵀ P φ), w += gain · error, P = (P − gain φᵀ P) / λ.
+    its ageing of the noise. What is forgotten goes back to the prior: from one transition to the
+    next w ← w* + √λ (w − w*) and P ← λ P + (1 − λ) P*, which neither runs away where nothing new is
+    seen, as P / λ does, nor loses what the prior knew. Then, as ever (Ljung 1999, eq. 11.13 with
+    λ = 1), gain = P φ / (1 + φᵀ P φ), w += gain · error, P −= gain φᵀ P.
     """
 
     name: ClassVar[str] = "rls"
     trained_as: ClassVar[str] = "bayes"
     forgetting: ClassVar[float] = 0.97
 
-    def adapt(self, prior: Dynamics, window: Transitions) -> Params:
-        """See :class:`Adapter`."""
-        params = prior.prior()
-        if window.act.shape[-2] == 0:
-            return params
-        last = params[-1]
-        phi = prior.features(params, prior.inputs(window.obs, window.act))
-        phi = torch.cat([phi, torch.ones_like(phi[..., :1])], -1)
-        y = prior.targets(window)
-        weight = torch.cat([last.weight, last.bias[None]]).expand(*y.shape[:-2], -1, -1)
-        covariance = torch.diag(self.log_scale.exp() / self.log_noise.exp())
-        covariance = covariance.expand(*y.shape[:-2], -1, -1)
-        for row, target in zip(phi.unbind(-2), y.unbind(-2), strict=True):
-            row, target = row[..., None], target[..., None, :]
-            spread = covariance @ row
-            gain = spread / (self.forgetting + row.mT @ spread)
-            weight = weight + gain * (target - row.mT @ weight)
-            covariance = (covariance - gain * spread.mT) / self.forgetting
-        return [*params[:-1], Affine(weight[..., :-1, :], weight[..., -1:, :])]
+    def begin(self, prior: Dynamics, batch: tuple[int, ...]) -> State:
+        """The last layer (*b, d + 1, t), its bias last, and its covariance in units of noise."""
+        weight, covariance = self._known(prior)
+        return weight.expand(*batch, -1, -1), covariance.expand(*batch, -1, -1)
+
+    def step(self, prior: Dynamics, state: State, newest: Transitions) -> State:
+        """See :class:`Recursive`."""
+        (weight, covariance), (known, doubt) = state, self._known(prior)
+        weight = known + self.forgetting**0.5 * (weight - known)
+        covariance = self.forgetting * covariance + (1 - self.forgetting) * doubt
+        phi = prior.features(prior.prior(), prior.inputs(newest.obs, newest.act))
+        row = torch.cat([phi, torch.ones_like(phi[..., :1])], -1).mT
+        spread = covariance @ row
+        gain = spread / (1 + row.mT @ spread)
+        error = prior.targets(newest) - row.mT @ weight
+        return weight + gain * error, covariance - gain * spread.mT
+
+    def params(self, prior: Dynamics, state: State) -> Params:
+        """See :class:`Recursive`."""
+        weight, _ = state
+        return [*prior.prior()[:-1], Affine(weight[..., :-1, :], weight[..., -1:, :])]
+
+    def _known(self, prior: Dynamics) -> tuple[Tensor, Tensor]:
+        """What is known before anything was seen: w* and P*."""
+        last = prior.prior()[-1]
+        doubt = torch.diag(self.log_scale.exp() / self.log_noise.exp())
+        return torch.cat([last.weight, last.bias[None]]), doubt

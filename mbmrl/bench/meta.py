@@ -24,7 +24,7 @@ from mbmrl.fit import FitConfig, Members, OuterStep
 from mbmrl.meta import HORIZON, STRIDE
 from mbmrl.types import Transitions
 
-REPEATS = 9
+REPEATS = 5
 INNER_LR = 0.05
 
 
@@ -59,8 +59,9 @@ class MetaSpeed:
     """One learner's speed.
 
     Attributes:
-        step: ``adapt`` (one robot, one window), ``meta`` (the gradient of the loss one step ahead)
-            or ``train`` (all of a step of meta-training: open-loop loss and optimiser too).
+        step: ``adapt`` (one robot, one window), ``meta`` (the gradient of the loss one step ahead,
+            which the peers take too) or ``train`` (all of a step of meta-training: the adapter's
+            whole objective, and the optimiser).
         adapter: what adapts.
         peer: the library or the way that it is done by; None for our own.
         network: as ``3x512``.
@@ -117,8 +118,7 @@ def _meta(case: Case, repeats: int) -> list[MetaSpeed]:
     dynamics = Dynamics(SPEC, case.hidden, case.activation)
     support, query = (_transitions(case.tasks, n) for n in (case.support, case.query))
     rivals: dict[str, Work] = {"": _unavoidable(dynamics, _second_order(case))}
-    for name, adapter in _trained(dynamics).items():
-        rivals[name] = _ours(dynamics, adapter, support, query)
+    rivals[Maml.name] = _ours(dynamics, Maml(dynamics), support, query)
     data = [
         f(x).detach()
         for x in (support, query)
@@ -141,18 +141,14 @@ def _train(case: Case, repeats: int) -> list[MetaSpeed]:
     stretches = (case.query - HORIZON) // STRIDE + 1
     work = [*_second_order(case), (case.tasks * stretches, 3 * HORIZON)]
     rivals: dict[str, Work] = {"": _unavoidable(dynamics, work)}
-    for name, adapter in _trained(dynamics).items():
-        step = OuterStep(Members([(dynamics, adapter)]), FitConfig())
-        rivals[name] = partial(step, *windows)
+    for name, adapter in _adapters(dynamics).items():
+        if not adapter.trained_as:
+            rivals[name] = partial(OuterStep(Members([(dynamics, adapter)]), FitConfig()), *windows)
     return _rows("train", case, rivals, {}, (case.tasks, case.query), repeats)
 
 
 def _second_order(case: Case) -> list[tuple[int, int]]:
     return [(case.tasks * case.support, 6), (case.tasks * case.query, 3)]
-
-
-def _trained(dynamics: Dynamics) -> dict[str, Adapter]:
-    return {name: a for name, a in _adapters(dynamics).items() if not a.trained_as}
 
 
 def _adapters(dynamics: Dynamics) -> dict[str, Adapter]:

@@ -11,8 +11,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from controllers.agent import LearnedModel
 from controllers.base import SamplingPlanner
+from controllers.learned import LearnedModel
 from mbmrl import checkpoint as checkpoints
 from mbmrl import registry, tasks
 from mbmrl.bench.turns import in_turn, products

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from tyro.conf import arg
 
@@ -17,8 +17,7 @@ from mbmrl.commands.common import (
     write_whole,
 )
 
-if TYPE_CHECKING:
-    pass
+FLAGS = ("tick", "plan", "meta", "sim", "ros", "regression")
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,8 @@ class Bench:
     products of the same sizes, and against other libraries where they are installed (pip install
     'mbmrl[bench]'); --sim times the simulation against dm_control's own loop; --ros times the
     control loop over ROS 2 topics, a minute a robot, the controller in a process of its own; `cart`
-    is a robot for 100 Hz.
+    is a robot for 100 Hz. --regression tests no speed but every learner, without a robot: curves
+    from 5 and 10 points, about an hour in all.
 
     For example:
 
@@ -40,6 +40,7 @@ class Bench:
       mbmrl bench --plan --json plan.json
       mbmrl bench --meta
       mbmrl bench --ros --robot cheetah
+      mbmrl bench --regression --json curves.json
     """
 
     tick: Annotated[bool, arg(help="The control loop of each robot.")] = False
@@ -47,6 +48,7 @@ class Bench:
     meta: Annotated[bool, arg(help="Adapting, and a step of meta-training.")] = False
     sim: Annotated[bool, arg(help="Simulating robots, beside dm_control's own loop.")] = False
     ros: Annotated[bool, arg(help="The control loop over ROS 2 topics, in real time.")] = False
+    regression: Annotated[bool, arg(help="Every learner on curves from a few points.")] = False
     robot: Annotated[
         str | None,
         arg(metavar="NAME", help="From `mbmrl list robots`; when left out, all of them."),
@@ -58,22 +60,37 @@ class Bench:
     def __call__(self) -> None:
         """Time it."""
         check_file(self.json)
-        if self.tick + self.plan + self.meta + self.sim + self.ros > 1:
-            raise UsageError("one of --tick, --plan, --meta, --sim and --ros at a time")
-        if self.robot and (self.plan or self.meta):
-            raise UsageError("--plan and --meta time no robot: leave --robot out")
+        flags = {name: getattr(self, name) for name in FLAGS}
+        if sum(flags.values()) > 1:
+            raise UsageError(f"one of {', '.join(f'--{f}' for f in flags)} at a time")
+        if self.robot and (self.plan or self.meta or self.regression):
+            raise UsageError("--plan, --meta and --regression need no robot: leave --robot out")
         import torch
+        from rich.progress import track
 
-        from mbmrl.bench import meta, plan, ros, sim, tick, turns
+        from mbmrl.bench import meta, plan, regression, ros, sim, tick, turns
 
         torch.set_num_threads(1)
-        rows: Sequence[tick.Speed | plan.PlanSpeed | meta.MetaSpeed | sim.SimSpeed | ros.RosSpeed]
+        rows: Sequence[
+            tick.Speed
+            | plan.PlanSpeed
+            | meta.MetaSpeed
+            | sim.SimSpeed
+            | ros.RosSpeed
+            | regression.Fitted
+        ]
         if self.plan:
             rows = plans = [row for case in plan.CASES for row in plan.bench(case)]
             table = plan.table(plans)
         elif self.meta:
             rows = learners = [row for case in meta.CASES for row in meta.bench(case)]
             table = meta.table(learners)
+        elif self.regression:
+            rows = curves = []
+            for name in track(regression.learners(), "learners", transient=True):
+                for family in regression.FAMILIES:
+                    curves += regression.bench(name, family)
+            table = regression.table(curves)
         elif self.ros:
             driven = [self.robot] if self.robot else ros.ROBOTS
             rows = loops = [ros.speed(name) for name in driven]

@@ -19,7 +19,6 @@ from torch.utils.cpp_extension import include_paths, library_paths
 from mbmrl.dynamics import CLAMP, Affine, Dynamics, Params, integrate
 from mbmrl.engines import base
 from mbmrl.engines.base import Engine, EngineError
-from mbmrl.spec import view
 from mbmrl.types import RolloutFn
 
 SOURCE = Path(__file__).with_name("rollout.cpp")
@@ -48,8 +47,7 @@ class Native(Engine):
 
     def rollout(self, dynamics: Dynamics, params: Params) -> RolloutFn:
         """See :class:`Engine`."""
-        poses, order = len(dynamics.pose_at), [*dynamics.pose_at, *dynamics.state_at]
-        back = view(torch.tensor(order).argsort().tolist())
+        poses = len(dynamics.pose_at)
         layers, width = [], _padded(dynamics.input_mean.numel(), self.multiples[0])
         for i, layer in enumerate(params):
             last = i == len(params) - 1
@@ -79,9 +77,9 @@ class Native(Engine):
                 )
             motion, states = torch.stack(futures).split([poses, len(dynamics.state_at)], -1)
             if not poses:
-                return states[..., back]
+                return states[..., dynamics.fields_view]
             pose = integrate(obs[:, None, dynamics.pose_view].expand(-1, acts.shape[1], -1), motion)
-            return torch.cat([pose, states], -1)[..., back]
+            return torch.cat([pose, states], -1)[..., dynamics.fields_view]
 
         return roll
 

@@ -23,7 +23,8 @@ from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from controllers.agent import Agent, LearnedModel
+from controllers.agent import Agent
+from controllers.learned import LearnedModel
 from mbmrl.adapters.base import Adapter
 from mbmrl.adapters.none import NoAdapter
 from mbmrl.control import KEPT, Control, percentiles

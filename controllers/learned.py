@@ -1,0 +1,182 @@
+"""The model that learns while the robot moves: adapted at every tick, and judged."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from controllers.history import History
+from controllers.surprise import Surprise
+from mbmrl.adapters.base import Adapter, Recursive, State
+from mbmrl.dynamics import Dynamics, Params
+from mbmrl.engines.base import Engine
+from mbmrl.engines.plain import Plain
+from mbmrl.meta import HORIZON, normalised
+from mbmrl.params import and_prior, gated
+from mbmrl.types import RolloutFn, Transitions
+
+GATE_MEMORY = 0.8
+"""Share of its record that the gate keeps from tick to tick: a model that comes and goes with every
+noisy judgement is hard to plan with."""
+GATE_MARGIN = 0.7
+"""θ′ must foresee clearly better: where it is as good as θ*, θ* is the steadier one."""
+WORST = 10.0
+"""Normalised errors count so many deviations at most: a tumble must not outweigh an episode."""
+
+
+class LearnedModel:
+    """The dynamics model, adapted anew at every tick, always from the prior.
+
+    A recursive adapter's state is kept from tick to tick; any other one reads the window.
+
+    The gate: θ′ is used for a robot only where, fitted WITHOUT the newest transitions, it
+    predicts these open loop clearly better than θ*, on the average over the last ticks.
+
+    Args:
+        dynamics: the prior θ*.
+        adapter: window → θ′.
+        window: length of the history m.
+        held_back: how many of the newest transitions judge θ′; 0 switches the gate off.
+        engine: rolls θ′ out; plain torch where none is given.
+        cuts: whether the history is cut where a robot surprises as if it had become another.
+    """
+
+    def __init__(
+        self,
+        dynamics: Dynamics,
+        adapter: Adapter,
+        window: int = 32,
+        held_back: int = 6,
+        engine: Engine | None = None,
+        *,
+        cuts: bool = False,
+    ) -> None:
+        self.dynamics, self.adapter = dynamics, adapter
+        self.held_back, self.engine = held_back, engine or Plain()
+        self._looks_back = False
+        self.history = History(window)
+        self.surprise = Surprise() if cuts else None
+        self._info: dict[str, Tensor] = {}
+        self._record: Tensor | None = None
+        self._state: State | None = None
+        self._used: deque[Params] = deque(maxlen=HORIZON)
+        self._fitted: deque[Params] = deque(maxlen=held_back + 1)
+
+    def look_back(self) -> None:
+        """Have :meth:`info` tell the errors over the last :data:`HORIZON` steps too.
+
+        That takes longer than adapting: for reports, not for a robot.
+        """
+        self._looks_back = True
+
+    def reset(self) -> None:
+        """Clear the window: nothing survives into the next episode, or over a gap."""
+        self.history.clear()
+        self._used.clear()
+        self._fitted.clear()
+        self._info, self._record, self._state = {}, None, None
+        if self.surprise:
+            self.surprise.reset()
+
+    @torch.no_grad()
+    def observe(self, transition: Transitions) -> None:
+        """Add to the window, and ask how well the transition was foreseen."""
+        self.history.append(transition)
+        self._info = self._foreseen()
+        if isinstance(self.adapter, Recursive):
+            if self._state is None:
+                self._state = self.adapter.begin(self.dynamics, (len(transition.act),))
+            self._state = self.adapter.step(self.dynamics, self._state, transition)
+        if self.surprise and self._used:
+            self._cut(self.surprise)
+
+    def rollout(self) -> RolloutFn:
+        """Adapt and roll out."""
+        return self.engine.rollout(self.dynamics, self.adapted())
+
+    @torch.no_grad()
+    def adapted(self) -> Params:
+        """The layers to plan with now: θ′, or θ* where the gate is shut."""
+        self._used.append(self._adapted())
+        return self._used[-1]
+
+    def info(self) -> dict[str, Tensor]:
+        """Errors of prior and adapted model on the newest transitions; the gate's state.
+
+        One step ahead; where it looks back, open loop over the last steps with the model of then.
+        """
+        return self._info
+
+    def doubt(self) -> Float[Tensor, " r"] | None:
+        """How badly it has foreseen the last ticks; None until that was judged."""
+        if self._record is None:
+            return None
+        adapted, prior = self._record
+        return torch.where(self._info["gate"], adapted, prior)
+
+    def _adapted(self) -> Params:
+        prior = self.dynamics.prior()
+        if not len(self.history):
+            return prior
+        if isinstance(self.adapter, Recursive) and self._state is not None:
+            adapted = self.adapter.params(self.dynamics, self._state)
+        else:
+            adapted = self.history.adapted(self.adapter, self.dynamics)
+        if not self.held_back:
+            return adapted
+        self._fitted.append(adapted)
+        if len(self._fitted) <= self.held_back:
+            return prior
+        judged = self._fitted[0]  # all of the newest transitions came after it
+        newest = self.history.newest(self.held_back)
+        twice = Transitions(*(torch.cat([x, x]) for x in newest))
+        errors = self._error(and_prior(judged, prior), twice).unflatten(0, (2, -1))
+        gate = self._info["gate"] = self._judge(errors.nan_to_num(WORST**2))
+        return gated(prior, adapted, gate)
+
+    def _judge(self, errors: Float[Tensor, "2 r"]) -> Bool[Tensor, " r"]:
+        """Whether the first model has erred less than the second lately, by a margin."""
+        before = errors if self._record is None else self._record
+        self._record = GATE_MEMORY * before + (1 - GATE_MEMORY) * errors
+        return self._record[0] < GATE_MARGIN * self._record[1]
+
+    def _error(self, params: Params, stretch: Transitions) -> Float[Tensor, " r"]:
+        """Open loop from the first observation of a stretch to the end of it."""
+        roll = self.engine.rollout(self.dynamics, params)
+        future = roll(stretch.obs[:, 0], stretch.act[:, None])
+        error = normalised(self.dynamics, future, stretch.next_obs[:, None])
+        return _mean_square(error[:, 0])
+
+    def _foreseen(self) -> dict[str, Tensor]:
+        if not self._used:
+            return {}
+        prior, newest = self.dynamics.prior(), self.history.newest(1)
+        x, y = self.dynamics.inputs(newest.obs, newest.act), self.dynamics.targets(newest)
+        both = and_prior(self._used[-1], prior)
+        said = self.dynamics.predict(both, torch.cat([x, x])).unflatten(0, (2, -1))
+        adapted, unadapted = (_mean_square(s - y) for s in said)
+        errors = {"pred_error_prior": unadapted, "pred_error_adapted": adapted}
+        if self._looks_back and len(self.history) >= len(self._used) == HORIZON:
+            stretch = self.history.newest(HORIZON)
+            for which, params in (("prior", prior), ("adapted", self._used[0])):
+                errors[f"open_loop_error_{which}"] = self._error(params, stretch)
+        return errors
+
+    def _cut(self, surprise: Surprise) -> None:
+        """Drop what was before a change of the dynamics, for each robot that changed."""
+        newest = surprise.newest(self._info["pred_error_adapted"])
+        self._info["changed"] = newest > 0
+        for robot in torch.nonzero(newest).flatten().tolist():
+            window = self.history.cut(robot, int(newest[robot]))
+            if isinstance(self.adapter, Recursive) and self._state is not None:
+                own = self.adapter.follow(self.dynamics, window)
+                at = torch.tensor([robot])
+                pairs = zip(self._state, own, strict=True)
+                self._state = tuple(kept.index_copy(0, at, anew) for kept, anew in pairs)
+
+
+def _mean_square(error: Float[Tensor, "r m t"]) -> Float[Tensor, " r"]:
+    return error.clamp(-WORST, WORST).square().mean((-2, -1))

@@ -1,0 +1,274 @@
+"""Change detection, histories that are cut, and several learners at once."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from controllers.auto import Auto
+from controllers.history import History
+from controllers.learned import LearnedModel
+from controllers.surprise import Surprise
+from mbmrl import registry
+from mbmrl.adapters.base import Adapter
+from mbmrl.dynamics import Affine, Dynamics, Params
+from mbmrl.params import take, together
+from mbmrl.spec import Field, RobotSpec
+from mbmrl.types import Transitions
+
+SPEC = RobotSpec(
+    name="cart",
+    dt=0.1,
+    obs=(Field("vx", "m/s"), Field("pitch", "rad")),
+    act=(Field("f", "N", -1, 1),),
+)
+WINDOW, HELD_BACK = 12, 3
+
+
+def model(seed: int = 0) -> Dynamics:
+    torch.manual_seed(seed)
+    dynamics = Dynamics(SPEC, (6, 5), "tanh")
+    for bias in dynamics.biases:
+        torch.nn.init.normal_(bias, std=0.5)
+    return dynamics.requires_grad_(False)
+
+
+def tick(truths: list[Dynamics], g: torch.Generator) -> Transitions:
+    """What robots do, each from anywhere, that behave as ``truths`` predict but for some noise."""
+    obs, act = (
+        torch.randn(len(truths), 1, 2, generator=g),
+        torch.randn(len(truths), 1, 1, generator=g),
+    )
+    after = [t.unroll(t.prior(), obs[r], act[r][None])[:, 0] for r, t in enumerate(truths)]
+    noise = 0.01 * torch.randn(len(truths), 1, 2, generator=g)
+    return Transitions(obs, act, torch.stack(after) + noise)
+
+
+def ticks(truths: list[Dynamics], count: int, seed: int = 3) -> list[Transitions]:
+    """One after the other."""
+    g = torch.Generator().manual_seed(seed)
+    obs, found = torch.randn(len(truths), 1, 2, generator=g), []
+    for _ in range(count):
+        act = torch.rand(len(truths), 1, 1, generator=g) * 2 - 1
+        after = [t.unroll(t.prior(), obs[r], act[r][None])[:, 0] for r, t in enumerate(truths)]
+        found.append(Transitions(obs, act, torch.stack(after)))
+        obs = found[-1].next_obs
+    return found
+
+
+def said(dynamics: Dynamics, params: Params, robots: int) -> Tensor:
+    x = torch.randn(robots, 4, 3, generator=torch.Generator().manual_seed(5))
+    return dynamics.predict(params, x)
+
+
+def of(data: Transitions, robot: int) -> Transitions:
+    return Transitions(*(x[robot : robot + 1] for x in data))
+
+
+# --- the cumulative sum --------------------------------------------------------------------------
+
+
+def errors(count: int, seed: int, robots: int = 1) -> Tensor:
+    """Mean squares of four normal residuals, as one-step errors are."""
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(count, robots, 4, generator=g).square().mean(-1)
+
+
+@pytest.mark.parametrize("factor", [10.0, 100.0])
+def test_a_jump_that_lasts_is_found_soon_and_dated(factor: float) -> None:
+    surprise, late, dated = Surprise(), [], []
+    for seed in range(40):
+        surprise.reset()
+        level = torch.ones(120, 1)
+        level[80:] = factor
+        found = [int(surprise.newest(e)) for e in errors(120, seed) * level]
+        alarms = [t for t, newest in enumerate(found) if newest and t >= 80]
+        assert alarms, "it was never found"
+        late.append(alarms[0] - 80)
+        dated.append(alarms[0] - found[alarms[0]] + 1 - 80)
+    assert sorted(late)[20] <= 8 and max(late) <= 20
+    assert abs(sorted(dated)[20]) <= 1
+
+
+def test_nothing_happens_where_nothing_changes() -> None:
+    """Fewer than one false alarm in a thousand ticks."""
+    surprise = Surprise()
+    alarms = sum(bool(surprise.newest(e).any()) for e in errors(10_000, 1))
+    assert alarms < 10
+
+
+def test_one_wild_error_is_no_change() -> None:
+    surprise = Surprise()
+    series = errors(60, 2)
+    series[40] = 1e6
+    assert not any(surprise.newest(e).any() for e in series)
+
+
+def test_robots_are_watched_one_by_one() -> None:
+    surprise = Surprise()
+    series = errors(100, 3, robots=3)
+    series[60:, 1] *= 100
+    found = torch.stack([surprise.newest(e) for e in series]) > 0
+    assert found.any(0).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("bad", [0.0, math.nan, math.inf])
+def test_errors_that_are_no_numbers_do_not_break_it(bad: float) -> None:
+    surprise = Surprise()
+    series = errors(80, 4)
+    series[20] = bad
+    series[60:] *= 100
+    found = [bool(surprise.newest(e).any()) for e in series]
+    assert any(found[60:]) and not any(found[:20])
+
+
+# --- histories that are cut ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", registry.names("adapters"))
+def test_robots_whose_histories_differ_adapt_as_each_would_alone(name: str) -> None:
+    prior = model()
+    torch.manual_seed(1)
+    adapter = registry.load("adapters", name)(prior).requires_grad_(False)
+    history = History(WINDOW)
+    driven = ticks([model(1), model(2), model(3), model(4)], WINDOW + 2)
+    for newest in driven:
+        history.append(newest)
+    history.cut(1, 5)
+    history.cut(3, 5)
+    history.cut(2, 1)
+    params = history.adapted(adapter, prior)
+    whole = history.newest(WINDOW)
+    for robot, length in enumerate((WINDOW, 5, 1, 5)):
+        own = Transitions(*(x[:, -length:] for x in of(whole, robot)))
+        alone = said(prior, adapter.adapt(prior, own), 4)
+        torch.testing.assert_close(said(prior, params, 4)[robot], alone[robot])
+
+
+def test_what_was_cut_grows_again_up_to_the_window() -> None:
+    history = History(WINDOW)
+    prior, seen = model(), []
+
+    class Watching(Adapter):
+        def adapt(self, prior: Dynamics, window: Transitions) -> Params:
+            seen.append(window.act.shape[:2])
+            return prior.prior()
+
+    for k, newest in enumerate(ticks([model(1), model(2)], 3 * WINDOW)):
+        history.append(newest)
+        if k == WINDOW:
+            kept = history.cut(0, 2)
+            assert kept.act.shape[:2] == (1, 2)
+            assert torch.equal(kept.act[0, -1], newest.act[0, 0])
+        seen.clear()
+        history.adapted(Watching(), prior)
+        full, cut = min(k + 1, WINDOW), min(k - WINDOW + 2, WINDOW)
+        same = k < WINDOW or cut == full
+        assert seen == ([(2, full)] if same else [(1, cut), (1, full)])
+
+
+def test_parameters_are_picked_and_put_together_again() -> None:
+    prior = model()
+    window = [torch.cat(x, 1) for x in zip(*ticks([model(k) for k in range(4)], 6), strict=True)]
+    for name in ("maml", "bayes", "meta_sgd", "rls", "none"):
+        adapter = registry.load("adapters", name)(prior).requires_grad_(False)
+        params = adapter.adapt(prior, Transitions(*window))
+        groups = [torch.tensor([3, 1]), torch.tensor([0]), torch.tensor([2])]
+        again = together([(robots, take(params, robots)) for robots in groups])
+        torch.testing.assert_close(said(prior, again, 4), said(prior, params, 4))
+        two = take(params, torch.tensor([2, 0]))
+        both = said(prior, two, 2)
+        x = torch.randn(4, 4, 3, generator=torch.Generator().manual_seed(5))
+        assert both.shape == (2, 4, 2)
+        expected = prior.predict(params, torch.stack([x[0], x[1], x[0], x[1]]))
+        assert expected.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["bayes", "rls", "recurrent"])
+def test_the_history_is_cut_where_the_robot_changes_and_for_that_robot_alone(name: str) -> None:
+    """After the alarm θ′ is fitted to what came after the change, and to nothing before it."""
+    prior, changed = model(), model()
+    changed.biases[-1] += torch.tensor([6.0, -6.0])
+    torch.manual_seed(1)
+    adapter = registry.load("adapters", name)(prior).requires_grad_(False)
+    learned = LearnedModel(prior, adapter, WINDOW, held_back=0, cuts=True)
+    g = torch.Generator().manual_seed(8)
+    alarms: list[list[bool]] = []
+    since = []
+    for t in range(80):
+        learned.rollout()
+        newest = tick([prior, changed if t >= 40 else prior], g)
+        learned.observe(newest)
+        alarms.append(learned.info()["changed"].tolist())
+        if t >= 40:
+            since.append(newest)
+        if alarms[-1][1]:
+            break
+    assert not any(one for one, _ in alarms) and not any(other for _, other in alarms[:40])
+    assert alarms[-1][1] and len(since) < 12
+    window = Transitions(*(torch.cat(x, 1) for x in zip(*since, strict=True)))
+    expected = said(prior, adapter.adapt(prior, of(window, 1)), 2)[1]
+    learned.rollout()
+    torch.testing.assert_close(said(prior, learned._used[-1], 2)[1], expected)
+
+
+# --- several learners ----------------------------------------------------------------------------
+
+
+class Answer(Adapter):
+    """θ′ is a given network, for every robot."""
+
+    def __init__(self, target: Dynamics) -> None:
+        super().__init__()
+        self.target = target
+
+    def adapt(self, prior: Dynamics, window: Transitions) -> Params:
+        r = len(window.act)
+        return [
+            Affine(w.expand(r, -1, -1), b.expand(r, 1, -1))
+            for w, b in zip(self.target.weights, self.target.biases, strict=True)
+        ]
+
+
+def test_each_robot_is_driven_by_the_learner_that_foresees_it() -> None:
+    prior, first, second = model(), model(1), model(2)
+    auto = Auto([LearnedModel(prior, Answer(m), WINDOW, HELD_BACK) for m in (first, second)])
+    g = torch.Generator().manual_seed(7)
+    obs, acts = torch.randn(3, 2, generator=g), torch.randn(3, 4, 5, 1, generator=g)
+    truths = [second, first, second]
+    auto.rollout()
+    for newest in ticks(truths, 4 * HELD_BACK):
+        auto.observe(newest)
+        roll = auto.rollout()
+    told = roll(obs, acts)
+    assert auto.info()["learner"].tolist() == [1.0, 0.0, 1.0]
+    for r, truth in enumerate(truths):
+        expected = truth.rollout(truth.prior())(obs, acts)[r]
+        torch.testing.assert_close(told[r], expected, atol=1e-5, rtol=1e-4)
+    auto.reset()
+    assert auto.info() == {}
+    first_again = auto.rollout()(obs, acts)
+    torch.testing.assert_close(first_again, prior.rollout(prior.prior())(obs, acts))
+
+
+def test_learners_change_only_where_another_is_clearly_better() -> None:
+    prior, truth = model(), model(1)
+    off = [model(1) for _ in range(2)]
+    for wrong, shift in zip(off, (0.1, 0.095), strict=True):
+        wrong.biases[-1] += shift
+    auto = Auto([LearnedModel(prior, Answer(m), WINDOW, HELD_BACK) for m in off])
+    auto.rollout()
+    for newest in ticks([truth], 6 * HELD_BACK):
+        auto.observe(newest)
+        auto.rollout()
+    first, second = (model.doubt() for model in auto.models)
+    assert first is not None and second is not None and second < first
+    assert auto.info()["learner"].tolist() == [0.0]
+
+
+def test_learners_that_nobody_judges_are_refused() -> None:
+    with pytest.raises(ValueError, match="held_back"):
+        Auto([LearnedModel(model(), Answer(model(1)), WINDOW, 0)])
