@@ -40,7 +40,8 @@ class Checkpoint:
         default: name of the default adapter.
         window: longest history that the learners were trained on.
         held_back: transitions that the gate keeps back.
-        learners: adapter name → its prior and its adapter; ``none`` is the pooled model.
+        learners: adapter name → its prior and its adapter; ``none`` is the pooled model. Further
+            members of an ensemble are ``bayes#1``, ``bayes#2`` and so on.
         training: how it was made: command, seed, data, updates, losses.
         bfloat16_rank: how well candidate plans keep their order in bfloat16, see
             :mod:`mbmrl.precision`; 0 where nobody looked.
@@ -60,7 +61,7 @@ class Checkpoint:
         return self.bfloat16_rank >= SAME_ORDER
 
     def learner(self, adapter: str) -> Learner:
-        """The prior and adapter of that name.
+        """The prior and adapter of that name; of an ensemble, its first member.
 
         An adapter without a prior of its own (``rls``) takes the one that it names.
 
@@ -68,14 +69,16 @@ class Checkpoint:
             UnknownName: for an adapter that does not exist.
             CheckpointError: for one that this checkpoint was not trained for.
         """
+        return self.members(adapter)[0]
+
+    def members(self, adapter: str) -> list[Learner]:
+        """All members of that name's ensemble, or its one learner; raises as :meth:`learner`."""
         if adapter in self.learners:
-            return self.learners[adapter]
+            names = (member_name(adapter, i) for i in range(len(self.learners)))
+            return [self.learners[name] for name in names if name in self.learners]
         cls = registry.load("adapters", adapter)
         if cls.trained_as in self.learners:
-            dynamics, trained = self.learners[cls.trained_as]
-            borrowed = cls(dynamics)
-            borrowed.load_state_dict(trained.state_dict())
-            return dynamics, borrowed
+            return [_borrowed(cls, *pair) for pair in self.members(cls.trained_as)]
         raise CheckpointError(
             f"this checkpoint has no learner for adapter {adapter!r}, only "
             f"{', '.join(sorted(self.learners))}: "
@@ -136,7 +139,7 @@ def load(folder: Path) -> Checkpoint:
         learners = {}
         for name in config["learners"]:
             dynamics = Dynamics(spec, tuple(config["hidden"]), config["activation"])
-            adapter = registry.load("adapters", name)(dynamics)
+            adapter = registry.load("adapters", name.partition("#")[0])(dynamics)
             for part, module in (("prior", dynamics), ("adapter", adapter)):
                 _fill(module, tensors, f"{name}/{part}/")
             learners[name] = (dynamics, adapter)
@@ -163,6 +166,17 @@ def load(folder: Path) -> Checkpoint:
         SpecError,
     ) as error:
         raise CheckpointError(f"the checkpoint in {folder} is damaged: {error}") from error
+
+
+def member_name(adapter: str, member: int) -> str:
+    """``bayes``, ``bayes#1``, ``bayes#2`` and so on."""
+    return f"{adapter}#{member}" if member else adapter
+
+
+def _borrowed(cls: type[Adapter], dynamics: Dynamics, trained: Adapter) -> Learner:
+    adapter = cls(dynamics)
+    adapter.load_state_dict(trained.state_dict())
+    return dynamics, adapter
 
 
 def _fill(module: nn.Module, tensors: dict[str, Any], prefix: str) -> None:

@@ -121,6 +121,9 @@ class Store:
 class Windows:
     """Draws windows of consecutive transitions that never cross a reset or a change of dynamics.
 
+    Every window is as likely as any other; but the windows of one draw are spread over the
+    conditions, so that none rules a batch by chance, or is missing from it.
+
     Args:
         episodes: to draw from.
         spec: gives the mirror symmetry.
@@ -131,6 +134,8 @@ class Windows:
         self.obs = torch.from_numpy(episodes.obs).float()
         self.act = torch.from_numpy(episodes.act).float()
         self.onset = torch.from_numpy(episodes.onset).long()
+        of_a_kind = np.argsort(np.array(episodes.condition), kind="stable")
+        self.by_condition = torch.from_numpy(of_a_kind)
         order_o, sign_o, order_a, sign_a = spec.mirror_maps()
         self.mirror = mirror and bool(spec.mirror)
         self._obs_map = torch.from_numpy(order_o), torch.from_numpy(sign_o).float()
@@ -164,8 +169,13 @@ class Windows:
     def _places(
         self, rng: torch.Generator, batch: int, length: int, steps: int
     ) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"]]:
-        """Episodes and first steps, drawn until every window keeps to one side of its onset."""
-        episode = torch.randint(len(self.onset), (batch,), generator=rng)
+        """Episodes and first steps, drawn until every window keeps to one side of its onset.
+
+        Episodes of one condition lie side by side, and each window comes from a part of its own.
+        """
+        share = (torch.arange(batch) + torch.rand(batch, generator=rng)) / batch
+        last = len(self.onset) - 1
+        episode = self.by_condition[(share * len(self.onset)).long().clamp(max=last)]
         start = torch.randint(steps - length + 1, (batch,), generator=rng)
         for _ in range(1000):
             onset = self.onset[episode]

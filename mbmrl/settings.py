@@ -29,6 +29,7 @@ class Settings:
         lanes: episodes that run side by side.
         fit: the first pooled model, and each learner in the end; half as many updates in the
             rounds between.
+        members: of each learner, trained together as an ensemble; the first of them drives.
         minutes: about how long all this takes on two cores.
         perturbations: what it is trained for and tested on; all that the robot allows when empty.
     """
@@ -48,6 +49,7 @@ class Settings:
     on_policy: int = 192
     lanes: int = 48
     fit: FitConfig = field(default_factory=FitConfig)
+    members: int = 1
     minutes: float = 30.0
     perturbations: tuple[str, ...] = ()
 

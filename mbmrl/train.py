@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,12 +24,12 @@ from controllers.base import SamplingPlanner
 from controllers.scripted import Babble, Explore
 from mbmrl import checkpoint as checkpoints
 from mbmrl import conditions, logs, recording, registry, tasks
-from mbmrl.checkpoint import Checkpoint
+from mbmrl.checkpoint import Checkpoint, member_name
 from mbmrl.compose import make_agent, task_for
 from mbmrl.data import Episodes, Store, Windows
 from mbmrl.dynamics import Dynamics
 from mbmrl.episode import run_episodes
-from mbmrl.fit import fit
+from mbmrl.fit import Look, fit
 from mbmrl.precision import rank_correlation
 from mbmrl.settings import Settings, settings_for
 from mbmrl.spec import RobotSpec
@@ -64,7 +64,12 @@ class Job:
 
 
 def train(
-    robot: str, out: Path, minutes: float | None = None, seed: int = 0, adapters: Sequence[str] = ()
+    robot: str,
+    out: Path,
+    minutes: float | None = None,
+    seed: int = 0,
+    adapters: Sequence[str] = (),
+    members: int | None = None,
 ) -> Path:
     """Make a checkpoint from nothing, or go on where an earlier call was cut off.
 
@@ -75,6 +80,7 @@ def train(
             the robot's full settings.
         seed: of everything.
         adapters: learners to train beside the pooled model; none for the robot's default.
+        members: of each learner, trained together as an ensemble; None for the robot's default.
 
     Returns:
         ``out``.
@@ -85,7 +91,7 @@ def train(
     cls = registry.load("robots", robot)
     if not issubclass(cls, SimRobot):
         raise TrainError(f"{robot} is not simulated: record it, and train with --data")
-    job = _job(robot, cls.spec, out, minutes, seed, adapters)
+    job = _job(robot, cls.spec, out, minutes, seed, adapters, members)
     _claim(job)
     start = time.perf_counter()
     with _workers() as (pool, progress, events):
@@ -115,6 +121,7 @@ def train_from(
     minutes: float | None = None,
     seed: int = 0,
     adapters: Sequence[str] = (),
+    members: int | None = None,
 ) -> Path:
     """Make a checkpoint from recordings alone, or go on where an earlier call was cut off.
 
@@ -125,6 +132,7 @@ def train_from(
         minutes: as for :func:`train`.
         seed: of everything.
         adapters: as for :func:`train`.
+        members: as for :func:`train`.
 
     Returns:
         ``out``.
@@ -138,7 +146,7 @@ def train_from(
     recorded = recordings[0].spec
     spec = registry.load("robots", robot).spec if robot else recorded
     spec.check_fits(recorded)
-    job = _job(robot or recordings[0].robot, spec, out, minutes, seed, adapters)
+    job = _job(robot or recordings[0].robot, spec, out, minutes, seed, adapters, members)
     job = replace(job, settings=replace(job.settings, rounds=0))  # there is no robot to ask
     cut = logs.episodes(recordings, job.settings.window + job.settings.fit.query, HELD_OUT)
     _claim(job, {r.name: len(r) for r in recordings})
@@ -166,11 +174,14 @@ def _job(
     minutes: float | None,
     seed: int,
     adapters: Sequence[str],
+    members: int | None,
 ) -> Job:
     """What to do, as asked and as the robot's settings say; refuses adapters that learn nothing."""
     settings = settings_for(spec.name)
     if minutes is not None:
         settings = settings.scaled(minutes)
+    if members is not None:
+        settings = replace(settings, members=members)
     adapters = tuple(adapters) or (settings.adapter,)
     for name in adapters:
         if registry.load("adapters", name).trained_as:
@@ -190,6 +201,8 @@ def _finish(
 ) -> Path:
     """Write down how it was made, and save it."""
     flags = f"{source} --seed {job.seed} --adapter {','.join(job.adapters)}"
+    if job.settings.members > 1:
+        flags += f" --members {job.settings.members}"
     result.training |= {
         "command": f"mbmrl train {flags}" + (f" --minutes {minutes:g}" if minutes else ""),
         "seed": job.seed,
@@ -339,7 +352,7 @@ def _fit_all(
 
 
 def _fit_one(job: Job, stage: str, adapter_name: str, before: Path | None, out: Path) -> None:
-    """Fit one learner on everything stored so far."""
+    """Fit one learner, or an ensemble of them, on everything stored so far."""
     spec, settings = job.spec, job.settings
     episodes = Store(job.out / "data").load(spec)
     # by its text alone: a later stage must not judge by what an earlier one was trained on
@@ -350,35 +363,41 @@ def _fit_one(job: Job, stage: str, adapter_name: str, before: Path | None, out: 
     if held.all():  # of few conditions
         held = np.isin(episodes.condition, [c for c, at in order.items() if at == lowest])
     torch.manual_seed(job.seed)
-    dynamics = Dynamics(spec, settings.hidden, settings.activation)
-    if before is not None:
-        dynamics.load_state_dict(checkpoints.load(before).learner("none")[0].state_dict())
-    dynamics.fit_normaliser(episodes.transitions())
-    adapter = registry.load("adapters", adapter_name)(dynamics)
+    if before is None:
+        priors = [
+            Dynamics(spec, settings.hidden, settings.activation) for _ in range(settings.members)
+        ]
+    else:
+        priors = [prior for prior, _ in checkpoints.load(before).members("none")]
+    for prior in priors:
+        prior.fit_normaliser(episodes.transitions())
+    pairs = [(prior, registry.load("adapters", adapter_name)(prior)) for prior in priors]
     config, label = settings.fit, f"{stage}: {adapter_name}"
     if stage.startswith("round"):
         config = replace(config, updates=config.updates // 2)
-    curve: list[tuple[int, float, float]] = []
+    curve: list[tuple[float, ...]] = []
 
-    def report(update: int, loss: float, val: float) -> None:
-        curve.append((update, round(loss, 5), round(val, 5)))
-        tell(label, update / config.updates, {"loss": loss, "validation": val})
+    def report(look: Look) -> None:
+        update, *losses = astuple(look)
+        curve.append((update, *(round(loss, 5) for loss in losses)))
+        figures = asdict(look)
+        tell(label, figures.pop("update") / config.updates, figures)
 
     best = fit(
-        dynamics,
-        adapter,
+        pairs,
         Windows(episodes.pick(~held), spec),
         Windows(episodes.pick(held), spec, mirror=False),
         replace(config, window=settings.window),
         job.seed,
         report,
     )
+    names = [member_name(adapter_name, i) for i in range(len(pairs))]
     training: dict[str, Any] = {
         "updates": int(settings.fit.updates * (2 + settings.rounds / 2)),
-        "validation_loss": {adapter_name: round(best, 5)},
+        "validation_loss": {n: round(loss, 5) for n, loss in zip(names, best, strict=True)},
         "curve": {adapter_name: curve},
     }
-    learners = {adapter_name: (dynamics, adapter)}
+    learners = dict(zip(names, pairs, strict=True))
     made = Checkpoint(spec, adapter_name, settings.window, settings.held_back, learners, training)
     made.save(out)
 

@@ -742,7 +742,7 @@ def trained(name: str) -> tuple[Dynamics, Adapter]:
     dynamics.fit_normaliser(Transitions(*(x.flatten(0, 1) for x in everything)))
     adapter = registry.load("adapters", name)(dynamics)
     config = FitConfig(updates=80, batch=16, window=16, query=12, lr=5e-3, check_every=80)
-    fit(dynamics, adapter, train, held_out, config, seed=0)
+    fit([(dynamics, adapter)], train, held_out, config, seed=0)
     return dynamics, adapter
 
 

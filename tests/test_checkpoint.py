@@ -158,6 +158,28 @@ def test_rls_borrows_what_bayes_learned() -> None:
     assert "rls" not in checkpoint.learners
 
 
+def test_members_of_an_ensemble(tmp_path: Path) -> None:
+    """They come back in their order, more than ten of them too; the first stands for them all."""
+    made = make("none", "bayes")
+    for i in range(1, 12):
+        made.learners[f"bayes#{i}"] = make("bayes", seed=i).learners["bayes"]
+    made.save(tmp_path)
+    back = load(tmp_path)
+    members = back.members("bayes")
+    assert len(members) == 12 and len(back.members("none")) == 1
+    assert back.learner("bayes") is members[0]
+    for i, (dynamics, adapter) in enumerate(members):
+        own = made.learners[f"bayes#{i}" if i else "bayes"]
+        for saved, loaded in zip(own, (dynamics, adapter), strict=True):
+            for key, value in saved.state_dict().items():
+                assert torch.equal(value, loaded.state_dict()[key]), (i, key)
+    for (dynamics, bayes), (same, rls) in zip(members, back.members("rls"), strict=True):
+        assert same is dynamics and isinstance(rls, Rls)
+        assert torch.equal(rls.state_dict()["log_scale"], bayes.state_dict()["log_scale"])
+    with pytest.raises(CheckpointError, match="no learner for adapter 'maml'"):
+        back.members("maml")
+
+
 def test_a_learner_that_was_not_trained() -> None:
     with pytest.raises(CheckpointError, match="'maml'.*bayes, none.*--adapter maml"):
         make("none", "bayes").learner("maml")

@@ -139,6 +139,7 @@ def test_a_mistake_in_a_process_of_its_own() -> None:
         (["eval", "--suite", "test", "--perturb", "none"], "exclude each other"),
         (["eval", "--json", "absent/rows.json"], "there is no folder"),
         (["train", "--out", "x", "--minutes", 0], "--minutes is a positive number"),
+        (["train", "--out", "x", "--members", 0], "--members is a positive number"),
         (["train", "--out", "x", "--robot", REAL], "is not simulated"),
         (["bench", "--robot", REAL], "is not simulated"),
         (["bench", "--json", "absent/bench.json"], "there is no folder"),
@@ -471,23 +472,28 @@ def test_bench_times_adapting_and_meta_training(
     ours = [row for row in json.loads(file.read_text()) if row["peer"] is None]
     timed = {(row["step"], row["adapter"]) for row in ours}
     adapters = set(registry.names("adapters")) - {"none"}
-    assert timed == {("adapt", a) for a in adapters} | {("meta", a) for a in adapters - {"rls"}}
+    trained = {("train", a) for a in adapters - {"rls"}}
+    assert timed == {("adapt", a) for a in adapters} | {("meta", "maml")} | trained
     assert all(row["ms_median"] > 0 and row["ratio_to_gemm"] > 0 for row in ours)
 
 
 @pytest.mark.parametrize(
-    ("flag", "adapters"),
+    ("flag", "adapters", "members"),
     [
-        ([], ()),
-        (["--adapter", "maml"], ("maml",)),
-        (["--adapter", "bayes,maml"], ("bayes", "maml")),
-        (["--adapter", "all"], ("bayes", "maml", "maml_bayes")),
+        ([], (), None),
+        (["--adapter", "maml"], ("maml",), None),
+        (["--adapter", "bayes,maml", "--members", 4], ("bayes", "maml"), 4),
+        (["--adapter", "all"], ("bayes", "maml", "maml_bayes"), None),
     ],
 )
 def test_train_passes_on_what_to_train(
-    flag: list[str], adapters: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    flag: list[str],
+    adapters: tuple[str, ...],
+    members: int | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = []
     monkeypatch.setattr("mbmrl.train.train", lambda *args: asked.append(args) or args[1])
     assert command("train", "--robot", SIM, "--out", tmp_path, "--minutes", 2, *flag) == 0
-    assert asked == [(SIM, tmp_path, 2.0, 0, adapters)]
+    assert asked == [(SIM, tmp_path, 2.0, 0, adapters, members)]

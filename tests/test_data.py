@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pickle
 from pathlib import Path
@@ -105,6 +106,28 @@ def test_legal_places_are_drawn_evenly() -> None:
     )  # episode and start as one number
     assert len(counts) == len(places)
     np.testing.assert_allclose(counts, 30000 / len(places), rtol=0.2)
+
+
+def test_a_batch_is_spread_over_the_conditions() -> None:
+    """Each has its share of every batch, give or take the two windows that straddle its ends."""
+    data = dataclasses.replace(
+        episodes([0] * 40, 12), condition=[c for _ in range(2) for c in "abbbbbaccccccccccccc"]
+    )
+    share = {c: data.condition.count(c) / 40 for c in "abc"}
+    windows = Windows(data, SPEC, mirror=False)
+    for seed in range(50):
+        support, _ = windows.sample(rng(seed), 20, 2, 4)
+        drawn = [data.condition[int(e)] for e in support.obs[:, 0, 0]]
+        for c in "abc":
+            assert abs(drawn.count(c) - 20 * share[c]) < 2
+        assert set(drawn) == set("abc")
+
+
+def test_no_episode_comes_twice_in_a_batch_while_there_are_others() -> None:
+    windows = Windows(episodes([0] * 30, 12), SPEC, mirror=False)
+    for seed in range(50):
+        support, _ = windows.sample(rng(seed), 15, 2, 4)
+        assert len(set(support.obs[:, 0, 0].tolist())) == 15
 
 
 def test_windows_longer_than_the_episodes_are_refused() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from mbmrl import fit as fitting
+from mbmrl import registry
 from mbmrl.adapters.base import Adapter
+from mbmrl.adapters.bayes import Bayes
 from mbmrl.adapters.none import NoAdapter
 from mbmrl.data import Episodes, Windows
 from mbmrl.dynamics import Affine, Dynamics, Params, integrate, wrap
-from mbmrl.fit import FitConfig, fit, validation
+from mbmrl.fit import FitConfig, Look, Members, OuterStep, Pair, fit, un_adapted, validation
 from mbmrl.meta import HORIZON, STRIDE, meta_loss, open_loop_error
 from mbmrl.spec import Field, RobotSpec
 from mbmrl.types import Transitions
@@ -258,26 +262,22 @@ def test_fit_ends_on_the_best_snapshot(
     adapter = Counter()
     seen: list[Tensor] = []
 
-    def scripted(d: Dynamics, a: Adapter, batches: list) -> float:
-        seen.append(torch.cat([weights(d), weights(a)]))
-        return losses[len(seen) - 1]
+    def scripted(members: Members, batches: list, loss: Any = meta_loss) -> Tensor:
+        if loss is un_adapted:
+            return torch.tensor([0.5])  # would be the best, if it counted
+        seen.append(torch.cat([p.detach().flatten() for p in members.stacked.values()]))
+        return torch.tensor([losses[len(seen) - 1]])
 
     monkeypatch.setattr(fitting, "validation", scripted)
-    reported: list[tuple[int, float, float]] = []
-    best = fit(
-        dynamics,
-        adapter,
-        some_windows(),
-        some_windows(1),
-        CONFIG,
-        seed=0,
-        report=lambda *r: reported.append(r),
-    )
-    assert best == losses[best_at]
+    looks: list[Look] = []
+    pairs = [(dynamics, adapter)]
+    best = fit(pairs, some_windows(), some_windows(1), CONFIG, seed=0, report=looks.append)
+    assert best == [losses[best_at]]
     assert torch.equal(torch.cat([weights(dynamics), weights(adapter)]), seen[best_at])
     assert len({tuple(s.tolist()) for s in seen}) == len(losses)  # the snapshots did differ
-    assert [update for update, _, _ in reported] == [1, 2, 3, 4, 5, 6]
-    assert [val for _, _, val in reported] == pytest.approx(losses[1:], nan_ok=True)
+    assert [look.update for look in looks] == [1, 2, 3, 4, 5, 6]
+    assert [look.validation for look in looks] == pytest.approx(losses[1:], nan_ok=True)
+    assert {look.validation_prior for look in looks} == {0.5}
 
 
 class Counter(Adapter):
@@ -314,11 +314,9 @@ def test_known_mistake_4_validation_is_the_loss_after_adapting(
     pushed = Windows(Episodes(v, np.zeros((1, 30, 1)), np.zeros(1, dtype=int), ["push"]), CART)
     batch = [pushed.sample(torch.Generator().manual_seed(0), 8, 4, 12)]
     become("A")
-    un_adapted_a = validation(dynamics, NoAdapter(dynamics), batch)
-    adapted_a = validation(dynamics, adapter, batch)
+    un_adapted_a, adapted_a = (judged(dynamics, a, batch) for a in (NoAdapter(dynamics), adapter))
     become("B")
-    un_adapted_b = validation(dynamics, NoAdapter(dynamics), batch)
-    adapted_b = validation(dynamics, adapter, batch)
+    un_adapted_b, adapted_b = (judged(dynamics, a, batch) for a in (NoAdapter(dynamics), adapter))
     assert un_adapted_a < un_adapted_b  # watching this would choose A
     assert adapted_b < adapted_a and adapted_b == pytest.approx(0, abs=1e-6)
 
@@ -329,11 +327,40 @@ def test_known_mistake_4_validation_is_the_loss_after_adapting(
     class Scripted(torch.optim.SGD):
         def step(self, closure: None = None) -> None:
             become(next(snapshots))
+            stacked = [p for group in self.param_groups for p in group["params"]]
+            with torch.no_grad():
+                for p, own in zip(stacked, [*dynamics.parameters(), adapter.shift], strict=True):
+                    p.copy_(own[None])
 
-    monkeypatch.setattr(fitting.torch.optim, "Adam", lambda groups: Scripted(groups, lr=0.0))
+    monkeypatch.setattr(fitting.torch.optim, "Adam", lambda groups, **how: Scripted(groups, lr=0.0))
     config = FitConfig(updates=2, batch=2, window=4, query=10, check_every=1)
-    assert fit(dynamics, adapter, pushed, pushed, config, seed=0) == pytest.approx(0, abs=1e-6)
+    best = fit([(dynamics, adapter)], pushed, pushed, config, seed=0)
+    assert best == pytest.approx([0], abs=1e-6)
     assert dynamics.biases[-1].item() == 0.0
+
+
+def judged(
+    dynamics: Dynamics, adapter: Adapter, batches: list[tuple[Transitions, Transitions]]
+) -> float:
+    return validation(Members([(dynamics, adapter)]), batches).item()
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_the_prior_is_judged_on_the_same_windows(k: int) -> None:
+    """By its contract an adapter that is shown nothing gives the prior."""
+    pairs = ensemble("bayes", k, CART)
+    looks: list[Look] = []
+    config = dataclasses.replace(CONFIG, updates=1)
+    fit(
+        pairs, some_windows(), some_windows(1), dataclasses.replace(config, lr=0.0), 0, looks.append
+    )
+    rngs = [torch.Generator().manual_seed(99 + k) for k in range(2)]
+    judge = [some_windows(1).sample(rng, 256, 4, 10) for rng in rngs]
+    adapted = [judged(d, a, judge) for d, a in pairs]
+    prior = [judged(d, NoAdapter(d), judge) for d, _ in pairs]
+    assert looks[0].validation == pytest.approx(np.mean(adapted), rel=1e-5)
+    assert looks[0].validation_prior == pytest.approx(np.mean(prior), rel=1e-5)
+    assert abs(looks[0].validation - looks[0].validation_prior) > 1e-3
 
 
 def test_fit_improves_and_is_reproducible() -> None:
@@ -341,9 +368,9 @@ def test_fit_improves_and_is_reproducible() -> None:
         torch.manual_seed(0)
         dynamics = Dynamics(CART, (8,))
         config = FitConfig(updates=30, batch=4, window=4, query=10, lr=1e-2, check_every=10)
-        return fit(
-            dynamics, NoAdapter(dynamics), some_windows(), some_windows(1), config, seed
-        ), weights(dynamics)
+        pairs = [(dynamics, NoAdapter(dynamics))]
+        best = fit(pairs, some_windows(), some_windows(1), config, seed)
+        return best[0], weights(dynamics)
 
     first, again, other = once(0), once(0), once(1)
     assert first[0] == again[0] and torch.equal(first[1], again[1])
@@ -352,4 +379,141 @@ def test_fit_improves_and_is_reproducible() -> None:
     start = Dynamics(CART, (8,))
     rngs = [torch.Generator().manual_seed(99 + k) for k in range(2)]
     judge = [some_windows(1).sample(rng, 256, 4, 10) for rng in rngs]
-    assert first[0] < validation(start, NoAdapter(start), judge)
+    assert first[0] < judged(start, NoAdapter(start), judge)
+
+
+# --- members of an ensemble, side by side ---------------------------------------------------------
+
+
+def ensemble(adapter: str, k: int, spec: RobotSpec = SPEC) -> list[Pair]:
+    """Different from the start, on the same scales."""
+    pairs = []
+    for i in range(k):
+        dynamics = model(spec, seed=i).requires_grad_(True)
+        pairs.append((dynamics, registry.load("adapters", adapter)(dynamics)))
+    return pairs
+
+
+def tasks(n: int, m: int, seed: int) -> Transitions:
+    g = torch.Generator().manual_seed(seed)
+    sizes = (SPEC.num_obs, SPEC.num_act, SPEC.num_obs)
+    return Transitions(*(torch.randn(n, m, size, generator=g) for size in sizes))
+
+
+TRAINED = [a for a in registry.names("adapters") if not registry.load("adapters", a).trained_as]
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("adapter", TRAINED)
+def test_members_learn_as_each_would_alone(adapter: str) -> None:
+    """One batched pass a step, and nothing of one member gets into another.
+
+    In double precision: some adapters make much of a rounding error.
+    """
+    together, alone = (
+        [(d.double(), a.double()) for d, a in ensemble(adapter, 3)] for _ in range(2)
+    )
+    with torch.no_grad():  # its gradient must be clipped, and no other's for its sake
+        for pairs in (together, alone):
+            pairs[1][0].weights[-1].mul_(30)
+    config = FitConfig(lr=0.0)  # Adam would make steps of rounding errors
+    joint = OuterStep(Members(together), config)
+    steps = [OuterStep(Members([pair]), config) for pair in alone]
+    support, query = (Transitions(*(x.double() for x in tasks(3 * 4, m, seed=m))) for m in (6, 11))
+    losses = joint(support, query)
+    assert len(set(losses.tolist())) == 3
+    for i, step in enumerate(steps):
+        own = [Transitions(*(x[i::3] for x in part)) for part in (support, query)]
+        torch.testing.assert_close(step(*own)[0], losses[i], rtol=1e-8, atol=1e-10)
+        for name, p in step.members.stacked.items():
+            both = joint.members.stacked[name].grad, p.grad
+            assert (both[0] is None) == (both[1] is None), name
+            if both[0] is not None and both[1] is not None:
+                torch.testing.assert_close(both[0][i], both[1][0], rtol=1e-6, atol=1e-9)
+
+
+def test_gradients_are_clipped_member_by_member() -> None:
+    members = Members(ensemble("bayes", 2))
+    for name, p in members.stacked.items():
+        p.grad = torch.zeros_like(p)
+        if name.endswith("biases.0"):
+            p.grad[0], p.grad[1] = 3.0, 0.01
+        if name.endswith("log_noise"):
+            p.grad[0] = 4.0
+    before = {n: p.grad.clone() for n, p in members.stacked.items()}
+    members.clip_gradients(1.0)
+    length = (8 * 3.0**2 + 4.0**2) ** 0.5  # its layer has 8 units
+    for name, p in members.stacked.items():
+        torch.testing.assert_close(p.grad[0], before[name][0] / length)
+        assert torch.equal(p.grad[1], before[name][1])
+
+
+def test_each_member_ends_on_its_own_best_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one of them is lost, it keeps what it began with, and the others do not notice."""
+    losses = [[9.0, 9.0, 9.0], [8.0, math.nan, 9.5], [7.0, math.nan, 5.0], [7.5, math.nan, 6.0]]
+    seen: list[dict[str, Tensor]] = []
+
+    def scripted(members: Members, batches: list, loss: Any = meta_loss) -> Tensor:
+        if loss is not un_adapted:
+            seen.append({n: p.detach().clone() for n, p in members.stacked.items()})
+        return torch.tensor(losses[len(seen) - 1])
+
+    monkeypatch.setattr(fitting, "validation", scripted)
+    pairs = [(d, Counter()) for d, _ in ensemble("none", 3, CART)]
+    config = dataclasses.replace(CONFIG, updates=3)
+    assert fit(pairs, some_windows(), some_windows(1), config, seed=0) == [7.0, 9.0, 5.0]
+    for i, ((dynamics, adapter), best_at) in enumerate(zip(pairs, (2, 0, 2), strict=True)):
+        own = torch.cat([p[i].flatten() for p in seen[best_at].values()])
+        assert torch.equal(torch.cat([weights(dynamics), weights(adapter)]), own)
+
+
+def test_a_member_that_is_lost_harms_no_other() -> None:
+    pairs, sound = ensemble("maml", 3, CART), ensemble("maml", 3, CART)
+    with torch.no_grad():
+        pairs[1][0].weights[0].fill_(math.nan)
+    config = dataclasses.replace(CONFIG, lr=1e-3)
+    found, expected = (
+        fit(p, some_windows(), some_windows(1), config, seed=0) for p in (pairs, sound)
+    )
+    assert math.isnan(found[1])
+    assert [found[0], found[2]] == [expected[0], expected[2]]
+    assert all(torch.equal(weights(pairs[i][0]), weights(sound[i][0])) for i in (0, 2))
+
+
+class Remembers(Counter):
+    """Keeps how many windows it has been trained on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+        self.seen: Tensor
+
+    def objective(self, prior: Dynamics, support: Transitions, query: Transitions) -> Tensor:
+        self.seen += len(support.act)
+        return super().objective(prior, support, query)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_what_an_adapter_remembers_is_kept_with_what_it_learned(
+    k: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of the best snapshot, which is the second of three."""
+    losses = iter([9.0, 8.0, 7.0, 8.0])
+
+    def scripted(members: Members, batches: list, loss: Any = meta_loss) -> Tensor:
+        return torch.full((k,), 9.0 if loss is un_adapted else next(losses))
+
+    monkeypatch.setattr(fitting, "validation", scripted)
+    pairs = [(d, Remembers()) for d, _ in ensemble("none", k, CART)]
+    fit(pairs, some_windows(), some_windows(1), dataclasses.replace(CONFIG, updates=3), seed=0)
+    assert [adapter.seen.item() for _, adapter in pairs] == [2 * CONFIG.batch] * k
+
+
+def test_members_learn_from_windows_of_their_own() -> None:
+    """The same to begin with, they part."""
+    pairs = [ensemble("bayes", 1, CART)[0] for _ in range(2)]
+    fit(pairs, some_windows(), some_windows(1), dataclasses.replace(CONFIG, lr=1e-2), seed=0)
+    (one, first), (other, second) = pairs
+    assert isinstance(first, Bayes) and isinstance(second, Bayes)
+    assert not torch.equal(weights(one), weights(other))
+    assert not torch.equal(weights(first), weights(second))

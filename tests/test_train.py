@@ -119,10 +119,11 @@ class Recorded:
             self.windows.append((episodes, mirror))
             return windows_(episodes, spec, mirror=mirror)
 
-        def fit(dynamics: Any, adapter: Any, *args: Any) -> float:
+        def fit(pairs: Any, *args: Any) -> list[float]:
+            ((dynamics, adapter),) = pairs
             start = {k: v.clone() for k, v in dynamics.state_dict().items()}
             self.fits.append({"adapter": adapter.name, "start": start, "config": args[2]})
-            return fit_(dynamics, adapter, *args)
+            return fit_(pairs, *args)
 
         with in_this_process() as pool, pytest.MonkeyPatch.context() as m:
             m.setattr(training, "collect", collect)
@@ -158,6 +159,9 @@ def test_from_nothing_to_a_checkpoint(whole: Recorded) -> None:
     assert notes["transitions"] == 26 * STEPS
     assert notes["conditions"] == len(set(whole.episodes.condition))
     assert set(notes["validation_loss"]) == {"none", "bayes"}
+    for name, curve in notes["curve"].items():  # update, loss, and both losses on held-out windows
+        assert [len(row) for row in curve] == [4, 4] and [row[0] for row in curve] == [2, 4]
+        assert all((row[2] == row[3]) == (name == "none") for row in curve)
     assert any((whole.out / "curves").iterdir())
 
 
@@ -211,6 +215,33 @@ def test_the_pooled_model_is_matched_update_by_update(whole: Recorded) -> None:
             assert pooled["adapter"] == "none" and pooled["config"] == learner["config"]
             for key, value in pooled["start"].items():
                 assert torch.equal(value, learner["start"][key]), key
+
+
+def test_an_ensemble(whole: Recorded, tmp_path: Path) -> None:
+    """The first member begins as the only one would; each goes on from its own pooled model."""
+    starts: list[tuple[str, list[Any]]] = []
+    fit_ = training.fit
+
+    def fit(pairs: Any, *args: Any) -> list[float]:
+        starts.append((pairs[0][1].name, [p.weights[0].detach().clone() for p, _ in pairs]))
+        return fit_(pairs, *args)
+
+    settings = replace(TINY, rounds=0, babble=5, expert=0)
+    with in_this_process(settings=settings), pytest.MonkeyPatch.context() as m:
+        m.setattr(training, "fit", fit)
+        train(ROBOT, tmp_path, seed=3, members=3)
+    made = checkpoint.load(tmp_path)
+    pooled, learned = made.members("none"), made.members("bayes")
+    assert len(pooled) == len(learned) == 3 and made.learner("bayes") is learned[0]
+    assert len({prior.weights[0].sum().item() for prior, _ in learned}) == 3
+    assert len({adapter.log_noise.item() for _, adapter in learned}) == 3
+    assert "--members 3" in made.training["command"]
+    assert set(made.training["validation_loss"]) == set(made.learners)
+    assert torch.equal(starts[0][1][0], whole.fits[0]["start"]["weights.0"])
+    base = checkpoint.load(tmp_path / "stages" / "base").members("none")
+    for name, begun in starts[1:]:
+        assert name in ("none", "bayes")
+        assert all(torch.equal(w, p.weights[0]) for w, (p, _) in zip(begun, base, strict=True))
 
 
 # --- cut off and resumed -------------------------------------------------------------------------

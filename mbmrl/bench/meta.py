@@ -1,4 +1,4 @@
-"""How fast adapting and a meta-training step are, against their matrix products and two peers."""
+"""How fast adapting and meta-training are, against their matrix products and other ways."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from rich import box
 from rich.table import Table
 from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
 from torch.nn.functional import mse_loss
 
 from mbmrl import registry
@@ -19,27 +20,38 @@ from mbmrl.adapters.maml import Maml
 from mbmrl.bench.plan import SPEC
 from mbmrl.bench.turns import Work, in_turn
 from mbmrl.dynamics import Dynamics
+from mbmrl.fit import FitConfig, Members, OuterStep
+from mbmrl.meta import HORIZON, STRIDE
 from mbmrl.types import Transitions
 
-TASKS, SUPPORT, QUERY = 24, 32, 18
-REPEATS = 9
+REPEATS = 5
 INNER_LR = 0.05
 
 
 @dataclass(frozen=True)
 class Case:
-    """One network.
+    """One network, and what a step of its meta-training sees.
 
     Attributes:
         hidden: widths of its layers.
         activation: ``relu``, ``silu`` or ``tanh``.
+        tasks: windows at once.
+        support: transitions of each that are adapted on.
+        query: those that follow.
     """
 
     hidden: tuple[int, ...]
     activation: str
+    tasks: int = 24
+    support: int = 32
+    query: int = 18
 
 
-CASES = (Case((256, 256), "silu"), Case((512,) * 3, "relu"))
+CASES = (
+    Case((256, 256), "silu"),
+    Case((512,) * 3, "relu"),
+    Case((512,) * 3, "silu", tasks=64, support=16, query=16),
+)
 
 
 @dataclass(frozen=True)
@@ -47,10 +59,11 @@ class MetaSpeed:
     """One learner's speed.
 
     Attributes:
-        step: ``adapt`` (one robot, one window) or ``meta`` (a step of meta-training, without the
-            optimiser's own).
+        step: ``adapt`` (one robot, one window), ``meta`` (the gradient of the loss one step ahead,
+            which the peers take too) or ``train`` (all of a step of meta-training: the adapter's
+            whole objective, and the optimiser).
         adapter: what adapts.
-        peer: the library it comes from; None for our own.
+        peer: the library or the way that it is done by; None for our own.
         network: as ``3x512``.
         activation: of the network.
         tasks: windows at once.
@@ -82,14 +95,14 @@ class MetaSpeed:
 def bench(case: Case, repeats: int = REPEATS) -> list[MetaSpeed]:
     """Time every adapter, at run time and in meta-training, and the peers that are installed."""
     torch.manual_seed(0)
-    return _adapt(case, repeats) + _meta(case, repeats)
+    return _adapt(case, repeats) + _meta(case, repeats) + _train(case, repeats)
 
 
 def _adapt(case: Case, repeats: int) -> list[MetaSpeed]:
     """Beside the least that one gradient step takes: a product forward and one back each layer."""
     dynamics = Dynamics(SPEC, case.hidden, case.activation)
-    window = _transitions(1, SUPPORT)
-    rivals: dict[str, Work] = {"": _unavoidable(dynamics, [(SUPPORT, 2)])}
+    window = _transitions(1, case.support)
+    rivals: dict[str, Work] = {"": _unavoidable(dynamics, [(case.support, 2)])}
     for name, adapter in _adapters(dynamics).items():
         rivals[name] = torch.no_grad()(partial(adapter.adapt, dynamics, window))
     return _rows("adapt", case, rivals, {}, (1, 0), 20 * repeats)
@@ -103,12 +116,9 @@ def _meta(case: Case, repeats: int) -> list[MetaSpeed]:
     two differentiated by both of its factors.
     """
     dynamics = Dynamics(SPEC, case.hidden, case.activation)
-    support, query = _transitions(TASKS, SUPPORT), _transitions(TASKS, QUERY)
-    limit = _unavoidable(dynamics, [(TASKS * SUPPORT, 6), (TASKS * QUERY, 3)])
-    rivals: dict[str, Work] = {"": limit}
-    for name, adapter in _adapters(dynamics).items():
-        if not adapter.trained_as:
-            rivals[name] = _ours(dynamics, adapter, support, query)
+    support, query = (_transitions(case.tasks, n) for n in (case.support, case.query))
+    rivals: dict[str, Work] = {"": _unavoidable(dynamics, _second_order(case))}
+    rivals[Maml.name] = _ours(dynamics, Maml(dynamics), support, query)
     data = [
         f(x).detach()
         for x in (support, query)
@@ -121,7 +131,24 @@ def _meta(case: Case, repeats: int) -> list[MetaSpeed]:
         except ImportError:
             continue
         peers[peer] = Maml.name
-    return _rows("meta", case, rivals, peers, (TASKS, QUERY), repeats)
+    return _rows("meta", case, rivals, peers, (case.tasks, case.query), repeats)
+
+
+def _train(case: Case, repeats: int) -> list[MetaSpeed]:
+    """Beside the same products, and those that the open-loop predictions need as well."""
+    dynamics = Dynamics(SPEC, case.hidden, case.activation)
+    windows = [_transitions(case.tasks, n) for n in (case.support, case.query)]
+    stretches = (case.query - HORIZON) // STRIDE + 1
+    work = [*_second_order(case), (case.tasks * stretches, 3 * HORIZON)]
+    rivals: dict[str, Work] = {"": _unavoidable(dynamics, work)}
+    for name, adapter in _adapters(dynamics).items():
+        if not adapter.trained_as:
+            rivals[name] = partial(OuterStep(Members([(dynamics, adapter)]), FitConfig()), *windows)
+    return _rows("train", case, rivals, {}, (case.tasks, case.query), repeats)
+
+
+def _second_order(case: Case) -> list[tuple[int, int]]:
+    return [(case.tasks * case.support, 6), (case.tasks * case.query, 3)]
 
 
 def _adapters(dynamics: Dynamics) -> dict[str, Adapter]:
@@ -145,7 +172,7 @@ def _rows(
             network=f"{len(case.hidden)}x{case.hidden[0]}",
             activation=case.activation,
             tasks=size[0],
-            support=SUPPORT,
+            support=case.support,
             query=size[1],
             ms_median=took.ms_median,
             ms_iqr=took.ms_iqr,
@@ -197,6 +224,42 @@ def _network(dynamics: Dynamics) -> nn.Module:
     return nn.Sequential(*layers[:-1])
 
 
+def _loop(network: nn.Module, data: Sequence[Tensor]) -> Work:
+    """Task by task, as it is written down."""
+    params: dict[str, Tensor] = dict(network.named_parameters())
+
+    def work() -> None:
+        network.zero_grad()
+        for x, y, next_x, next_y in zip(*data, strict=True):
+            inner = mse_loss(functional_call(network, params, (x,)), y)
+            slopes = torch.autograd.grad(inner, list(params.values()), create_graph=True)
+            adapted = {
+                n: p - INNER_LR * g for (n, p), g in zip(params.items(), slopes, strict=True)
+            }
+            said = functional_call(network, adapted, (next_x,))
+            (mse_loss(said, next_y) / len(data[0])).backward()
+
+    return work
+
+
+def _vmap(network: nn.Module, data: Sequence[Tensor]) -> Work:
+    """All tasks at once, each with adapted weights of its own."""
+    params: dict[str, Tensor] = dict(network.named_parameters())
+
+    def loss(params: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        return mse_loss(functional_call(network, params, (x,)), y)
+
+    def task(x: Tensor, y: Tensor, next_x: Tensor, next_y: Tensor) -> Tensor:
+        slopes = grad(loss)(params, x, y)
+        return loss({n: p - INNER_LR * slopes[n] for n, p in params.items()}, next_x, next_y)
+
+    def work() -> None:
+        network.zero_grad()
+        vmap(task)(*data).mean().backward()
+
+    return work
+
+
 def _higher(network: nn.Module, data: Sequence[Tensor]) -> Work:
     import higher
 
@@ -208,7 +271,7 @@ def _higher(network: nn.Module, data: Sequence[Tensor]) -> Work:
             copy = {"copy_initial_weights": False}  # gradients reach the network itself
             with higher.innerloop_ctx(network, optimiser, **copy) as (adapted, inner):
                 inner.step(mse_loss(adapted(x), y))
-                (mse_loss(adapted(next_x), next_y) / TASKS).backward()
+                (mse_loss(adapted(next_x), next_y) / len(data[0])).backward()
 
     return work
 
@@ -224,7 +287,7 @@ def _torchopt(network: nn.Module, data: Sequence[Tensor]) -> Work:
         inner_start = torchopt.extract_state_dict(inner, by="reference")
         for x, y, next_x, next_y in zip(*data, strict=True):
             inner.step(mse_loss(network(x), y))
-            (mse_loss(network(next_x), next_y) / TASKS).backward()
+            (mse_loss(network(next_x), next_y) / len(data[0])).backward()
             torchopt.recover_state_dict(network, start)
             torchopt.recover_state_dict(inner, inner_start)
 
@@ -232,6 +295,8 @@ def _torchopt(network: nn.Module, data: Sequence[Tensor]) -> Work:
 
 
 PEERS: dict[str, Callable[[nn.Module, Sequence[Tensor]], Work]] = {
+    "a loop": _loop,
+    "vmap": _vmap,
     "higher": _higher,
     "torchopt": _torchopt,
 }

@@ -103,7 +103,7 @@ def bench(adapter: str, curves: str, updates: int = UPDATES, seed: int = 0) -> l
         lr=2e-3,
         check_every=max(1, updates // 20),
     )
-    fit(dynamics, trained, Windows(train, SLIDE), Windows(held_out, SLIDE), config, seed)
+    fit([(dynamics, trained)], Windows(train, SLIDE), Windows(held_out, SLIDE), config, seed)
     learner = cls(dynamics)
     learner.load_state_dict(trained.state_dict())
     found = []

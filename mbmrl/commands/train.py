@@ -35,6 +35,7 @@ class Train:
       mbmrl train --robot hexapod --out runs/hexapod
       mbmrl train --robot hexapod --out runs/quick --minutes 5
       mbmrl train --robot cheetah --out runs/all --adapter all
+      mbmrl train --robot ant --out runs/ensemble --members 4
       mbmrl train --data data/mine --out runs/mine
     """
 
@@ -64,10 +65,18 @@ class Train:
             help="Learners beside the pooled model: from `mbmrl list adapters`, or all.",
         ),
     ] = "default"
+    members: Annotated[
+        int | None,
+        arg(
+            metavar="K",
+            help="Members of each learner, trained together as an ensemble, for nearly K times the "
+            "time of fitting; when left out, one.",
+        ),
+    ] = None
 
     def __call__(self) -> None:
         """Train."""
-        check_numbers(minutes=self.minutes, seed=self.seed)
+        check_numbers(minutes=self.minutes, seed=self.seed, members=self.members)
         from mbmrl.train import train, train_from
 
         adapters = split(self.adapter)
@@ -76,7 +85,7 @@ class Train:
             adapters = tuple(a for a, c in every.items() if a != "none" and not c.trained_as)
         elif adapters == ("default",):
             adapters = ()
-        how = (self.minutes, self.seed, adapters)
+        how = (self.minutes, self.seed, adapters, self.members)
         if self.data:
             out = train_from(self.data, self.out, self.robot, *how)
         else:
