@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -310,6 +311,71 @@ def test_mirroring_swaps_legs_sides_and_the_way_down() -> None:
         assert parse(one).mirrored(on) == parse(other)
 
 
+@pytest.mark.parametrize("robot", SIMULATED)
+def test_what_gravity_does_not_move_is_not_perturbed_by_it(robot: str) -> None:
+    """Where the weight is carried, ten times of it leave the robot where it is."""
+    on = make(robot)
+    heavier = copy.copy(on.nominal)
+    heavier.opt.gravity *= 10.0
+    forces = [at_state(on, model, np.zeros(on.nominal.nu)) for model in (on.nominal, heavier)]
+    moved = not np.allclose(*(f.qfrc_passive - f.qfrc_bias for f in forces), atol=1e-9)
+    kinds = {kind.name for kind in KINDS[robot]}
+    assert ("gravity" in kinds) == ("buoyancy" in kinds) == moved
+
+
+@pytest.mark.parametrize("robot", SIMULATED)
+def test_who_touches_nothing_slips_on_nothing(robot: str) -> None:
+    on, touched = make(robot), False
+    own = subtree(on.model, on.torso)
+    for _ in range(20):
+        on.write(on.spec.rest)
+        touched |= any(~np.isin(on.model.geom_bodyid[c.geom], own).all() for c in on.data.contact)
+    assert ("friction" in {kind.name for kind in KINDS[robot]}) == touched
+
+
+SWIMMERS = [name for name in SIMULATED if CLASSES[name]._nominal().opt.density]
+
+
+@pytest.mark.parametrize("robot", SWIMMERS)
+def test_no_water_flows_faster_than_who_is_to_swim_in_it(robot: str) -> None:
+    speed = CLASSES[robot].speed
+    drawn = [p for split in ("train", "test") for p in draw(robot, "medium", split, 100)]
+    flows = [p for p in drawn if p.current]
+    assert len(flows) > 20
+    assert all(0.05 * speed < p.current < 0.9 * speed for p in flows)
+    floating = make(robot, max(flows, key=lambda p: p.current))
+    for _ in range(round(40.0 / floating.spec.dt)):
+        floating.write(floating.spec.rest)
+    drift = np.hypot(*floating.data.qvel[:2])
+    assert drift == pytest.approx(floating.perturb[0].current, rel=0.2)
+
+
+def test_a_fish_can_bear_what_it_is_loaded_with() -> None:
+    """It sinks, more slowly than it swims; and in nothing that it lives in does it shoot up."""
+    drawn = [(kind, p) for kind in ("payload", "medium") for p in draw("fish", kind, "train", 20)]
+    for kind, perturbation in drawn:
+        fish = make("fish", perturbation)
+        start = fish.data.qpos[2]
+        for _ in range(50):
+            fish.write(fish.spec.rest)
+        rate = (fish.data.qpos[2] - start) / fish.time
+        assert abs(rate) < 0.75 * fish.speed
+        assert (rate < -0.01 * fish.speed) == (kind == "payload")
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0])
+def test_what_floats_is_held_up_by_as_much_gravity_as_it_is_drawn_down(scale: float) -> None:
+    """A block pushed 5 cm deeper displaces that much more water, which weighs as all does."""
+    on = make("pier", f"gravity:scale={scale}")
+    on.data.qvel[:] = 0.0
+    heave = on.nominal.joint("heave9")
+    on.data.joint("heave9").qpos = -0.05
+    state = at_state(on, on.model, np.zeros(on.nominal.nu))
+    up = (state.qfrc_passive - state.qfrc_bias)[heave.dofadr[0]]
+    area = np.prod(2 * on.nominal.geom_size[on.nominal.geom_bodyid == heave.bodyid[0], :2])
+    assert up == pytest.approx(1000.0 * scale * GRAVITY * area * 0.05, rel=1e-6)
+
+
 # --- refusals ---------------------------------------------------------------------------------
 
 
@@ -347,6 +413,13 @@ def test_mirroring_swaps_legs_sides_and_the_way_down() -> None:
         ("hexapod", "medium:density=1000,level=nan", "level"),
         ("hexapod", "terrain:roughness=0.1,bump=0", "bump"),
         ("hexapod", "friction:scale=0.5,patch=-1", "patch"),
+        ("fish", "gravity:scale=1.5", "gravity moves nothing"),
+        ("fish", "buoyancy:gravcomp=0.5", "gravity moves nothing"),
+        ("fish", "friction:scale=0.5", "touches no floor"),
+        ("swimmer", "friction:scale=0.5", "touches no floor"),
+        ("swimmer", "drift:kind=friction,to=0.5", "touches no floor"),
+        ("fish", "wind:force=0.01", "no wind blows.*current="),
+        ("swimmer", "wind:force=0.01", "no wind blows.*current="),
         ("hexapod", "drift:kind=rust,to=1", "backlash, friction"),
         ("hexapod", "drift:kind=friction,to=-1", "scale"),
         ("hexapod", "drift:kind=friction,to=0.2,ramp=0", "ramp"),
