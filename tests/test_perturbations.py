@@ -16,6 +16,7 @@ from mbmrl import conditions, registry
 from mbmrl.conditions import parse, starting, text
 from mbmrl.spec import Field, RobotSpec
 from robots.perturbations.base import Perturbation, PerturbationError, subtree
+from robots.perturbations.damaged_joint import names
 from robots.perturbations.damaged_leg import DamagedLeg
 from robots.perturbations.payload import Payload
 from robots.sim import Leg, SimRobot, compiled
@@ -270,6 +271,48 @@ def test_the_suite_is_held_out_and_the_same_each_time(robot: str) -> None:
             perturbation.check(on)
             if perturbation.name.startswith("damaged"):
                 assert perturbation.held_out(on)
+
+
+def effect(robot: str, condition: conditions.Condition) -> bytes:
+    """All that it does: to the model, to what actuators hear, and to what is measured."""
+    on = make(robot, *condition)
+    ctrl = np.random.default_rng(0).uniform(-1, 1, (1, 3 * on.substeps, on.nominal.nu))
+    heard, _ = on._heard(ctrl, 3)
+    return fingerprint(on.model) + heard.tobytes() + drive(on, 6).tobytes()
+
+
+@pytest.mark.parametrize("robot", SIMULATED)
+def test_no_two_conditions_of_a_suite_do_the_same(robot: str) -> None:
+    suite = conditions.test_suite(CLASSES[robot]())
+    assert len({effect(robot, condition) for condition in suite}) == len(suite)
+
+
+@pytest.mark.parametrize("robot", [n for n in SIMULATED if CLASSES[n].legs])
+def test_damage_does_the_same_by_each_of_its_names(robot: str) -> None:
+    """And no two of one name do: a leg's or a joint's."""
+    on, called = CLASSES[robot](), []
+    for leg, limb in on.legs.items():
+        places = [f"damaged_leg:leg={leg}", *(f"damaged_joint:joint={j}" for j in limb.joints)]
+        for place in places:
+            for mode in ("disabled", "locked", "weak", "reversed"):
+                called.append(parse(f"{place},mode={mode},scale=0.3"))
+    by_effect: dict[bytes, set[str]] = {}
+    for perturbation in called:
+        by_effect.setdefault(effect(robot, (perturbation,)), set()).add(text([perturbation]))
+    by_name = {frozenset(text([p]) for p in names(perturbation, on)) for perturbation in called}
+    assert set(map(frozenset, by_effect.values())) == by_name
+
+
+def test_what_is_trained_by_another_name_is_held_out_in_name_only() -> None:
+    on = CLASSES["cheetah"]()
+    leg, joint = (
+        parse(p)
+        for p in ("damaged_leg:leg=F,mode=reversed", "damaged_joint:joint=fthigh,mode=reversed")
+    )
+    assert joint.held_out(on) and not leg.held_out(on)
+    assert conditions.mirror_trained(on, (joint,))
+    both = "damaged_leg:leg=B,mode=reversed", "damaged_joint:joint=bthigh,mode=reversed"
+    assert not any(conditions.mirror_trained(on, (parse(p),)) for p in both)
 
 
 @pytest.mark.parametrize("robot", SIMULATED)
