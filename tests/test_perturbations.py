@@ -1,10 +1,14 @@
-"""What every registered perturbation keeps to on every robot, and the physics of each one."""
+"""What every registered perturbation keeps to on every robot, and the physics of each one.
+
+``MBMRL_EPISODES=100`` drives every robot with each of them through so many random episodes.
+"""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
 import math
+import os
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -26,6 +30,8 @@ SIMULATED = [name for name, cls in CLASSES.items() if issubclass(cls, SimRobot)]
 KINDS = {name: conditions.allowed(CLASSES[name]()) for name in SIMULATED}
 PAIRS = [(robot, kind.name) for robot, kinds in KINDS.items() for kind in kinds]
 GRAVITY = 9.81  # [m/s²]
+EPISODES = int(os.environ.get("MBMRL_EPISODES", "2"))
+"""Random ones for each robot and perturbation."""
 
 
 def make(name: str, *perturb: str | Perturbation, seed: int = 0) -> SimRobot:
@@ -160,6 +166,34 @@ def test_random_actions_lead_to_finite_numbers_and_the_same_ones_again(
         assert on.time == pytest.approx(25 * on.spec.dt)  # MuJoCo began again nowhere
         np.testing.assert_array_equal(on.read(), first[-1])
         np.testing.assert_array_equal(drive(make(robot, *on.perturb), 25), first)
+
+
+@pytest.mark.parametrize(("robot", "kind"), PAIRS)
+def test_episodes_are_finite_repeat_themselves_and_end_nominal(robot: str, kind: str) -> None:
+    """As many as asked for, each with a draw, a start and actions of its own."""
+    cls, on = next(k for k in KINDS[robot] if k.name == kind), CLASSES[robot]()
+    nominal = fingerprint(on.nominal)
+    for episode in range(EPISODES):
+        rng = np.random.default_rng(episode)
+        drawn = cls.sample(on, rng, "test" if episode % 2 else "train")
+        drawn = dataclasses.replace(drawn, onset=0.2, until=1.5)
+        acts = rng.uniform(
+            on.spec.act_low, on.spec.act_high, (round(2.0 / on.spec.dt), len(on.spec.act))
+        )
+
+        def seen(
+            drawn: Perturbation = drawn, acts: np.ndarray = acts, seed: int = episode
+        ) -> tuple[np.ndarray, SimRobot]:
+            driven = make(robot, drawn, seed=seed)
+            return np.array([(driven.write(act), driven.read())[1] for act in acts]), driven
+
+        (first, driven), (again, _) = seen(), seen()
+        assert np.isfinite(first).all()
+        assert driven.time == pytest.approx(2.0)  # MuJoCo began again nowhere
+        assert not any(warning.number for warning in driven.data.warning)
+        np.testing.assert_array_equal(again, first)
+        assert not driven.active
+        assert fingerprint(driven.model) == nominal
 
 
 @pytest.mark.parametrize(("robot", "kind"), PAIRS)
