@@ -45,7 +45,7 @@ class Drive:
         self.shield = None if waits else Shield(robot)
         self.control: Control | None = None
         self.clock = Clock(robot.spec.dt, real_time=real_time)
-        self.recorder = Recorder(agent.task)
+        self.recorder = Recorder(agent.task, robot.truth if isinstance(robot, SimRobot) else None)
         self.qpos: list[np.ndarray] = []
 
     def run(self, seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -22,7 +23,8 @@ class Log:
     """What happened to r robots over t ticks.
 
     Attributes:
-        obs: observations.
+        obs: observations, as the sensors told them; all that follows was measured by the truth
+            where robots are simulated.
         act: actions really sent.
         gain: how well each tick went, 1 as wanted (see the task).
         cost: the task's cost of where each tick led.
@@ -43,22 +45,42 @@ class Log:
 
 
 class Recorder:
-    """The loop's sink that a :class:`Log` is made of."""
+    """The loop's sink that a :class:`Log` is made of.
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
+    Args:
+        task: the agent's own.
+        truth: where simulated robots are now. No faulty sensor then says how well they did: the
+            task is followed a second time, by where they were when they were read.
+    """
+
+    def __init__(self, task: Task, truth: Callable[[], np.ndarray] | None = None) -> None:
+        self.task = task if truth is None else copy.deepcopy(task)
+        self.truth = truth
+        self._true: np.ndarray | None = None
         self.rows: list[tuple[np.ndarray, ...]] = []
         self.infos: list[dict[str, np.ndarray]] = []
 
     def __call__(self, obs: np.ndarray, plan: Plan, sent: np.ndarray, took: float) -> None:
         """Keep one tick."""
         task = self.task
-        now, act = (torch.from_numpy(np.atleast_2d(x)).float() for x in (obs, sent))
+        told, act = (torch.from_numpy(np.atleast_2d(x)).float() for x in (obs, sent))
+        now = told if self.truth is None else self._followed(told, self.truth)
         cost = task.cost(now[:, None, None], act[:, None, None])[:, 0]
         measures = (task.gain(now), cost, task.cross_track(now), task.fell(now))
-        rows = (now, act, *measures)
+        rows = (told, act, *measures)
         self.rows.append((*(x.numpy() for x in rows), np.array(took)))
         self.infos.append({k: v.numpy() for k, v in plan.info.items()})
+
+    def _followed(
+        self, told: Float[torch.Tensor, "r o"], truth: Callable[[], np.ndarray]
+    ) -> Float[torch.Tensor, "r o"]:
+        """The truth of this tick; at a reset, it is what sensors tell."""
+        if self._true is None:
+            self.task.reset(told)
+        now = told if self._true is None else torch.from_numpy(self._true).float()
+        self.task.observe(now)
+        self._true = np.atleast_2d(truth())  # a simulation stands still until it is read again
+        return now
 
     def log(self) -> Log:
         """Everything so far."""
@@ -87,12 +109,13 @@ def run_episodes(
         seconds: per episode [s].
         watch: told after every tick, for a progress bar.
     """
-    recorder = Recorder(agent.task)
+    batch = SimBatch(robots)
+    recorder = Recorder(agent.task, batch.truth)
 
     def sink(*tick: object) -> None:
         recorder(*tick)  # type: ignore[arg-type]
         watch(len(recorder.rows))
 
     dt = robots[0].spec.dt
-    run(Loop(SimBatch(robots), agent, sink), round(seconds / dt), Clock(dt, real_time=False))
+    run(Loop(batch, agent, sink), round(seconds / dt), Clock(dt, real_time=False))
     return recorder.log()

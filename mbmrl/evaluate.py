@@ -61,7 +61,7 @@ class Row:
     Attributes:
         robot: its name.
         perturbation: the condition as text; ``none`` for the undamaged robot.
-        mirror_trained: whether its side alone kept the condition out of training.
+        mirror_trained: whether its side or its name alone kept the condition out of training.
         agent: what drove.
         path: that was to be followed; empty where there is none.
         episode: its number among those of the same condition, path and agent.

@@ -12,7 +12,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,7 @@ LOOK_S, TURN_S, TILT_S = 0.5, 2.0, 0.3  # how smoothly the camera moves, turns a
 TRAIL_S = 30.0  # how far back the robot's way is drawn [s]
 AHEAD_S = 2.0  # how far ahead the target is marked [s]
 MORE = 0.8  # of the path, beyond what the run has time for [m]
+MARK, MARK_HEIGHT = 0.025, 0.04  # radius of that mark, and how high it hovers [m]
 STRIDE = 5  # points of the path to one tile
 SKY = 100.0  # above all terrain [m]
 DOWN = np.array([0.0, 0.0, -1.0])
@@ -131,7 +132,7 @@ class Scene:
         self._places, self._yaw = self._follow()
         self._look, self._azimuth, self._upright = self._plan_camera()
         self._radius = self._reach()
-        self._path, self._targets = self._path_and_targets()
+        self._path, self._targets, self._near = self._path_and_targets()
 
         canvas = self.model(0)
         canvas.vis.global_.offwidth, canvas.vis.global_.offheight = width, height
@@ -221,9 +222,10 @@ class Scene:
     def _reach(self) -> float:
         """How far the robot reaches from its torso [m]."""
         self._pose(0, self.robot.nominal)
-        own = self.robot.nominal.geom_bodyid > 0
+        nominal = self.robot.nominal
+        own = np.isin(nominal.geom_bodyid, subtree(nominal, self.robot.torso))
         reach = np.linalg.norm(self._data.geom_xpos[own] - self._places[0], axis=1)
-        return float((reach + self.robot.nominal.geom_rbound[own]).max())
+        return float((reach + nominal.geom_rbound[own]).max())
 
     def _plan_camera(self) -> tuple[np.ndarray, np.ndarray, Rotation]:
         """What it looks at, from which side [degrees], and what is up, after each tick."""
@@ -260,24 +262,32 @@ class Scene:
 
     def _path_and_targets(
         self,
-    ) -> tuple[Float[np.ndarray, "p 3"], Float[np.ndarray, "t 3"]]:
-        """Tiles of the path (x, y, heading), and where the task wants the robot soon."""
-        run = self.run
-        if not run.path:
-            return np.empty((0, 3)), np.empty((0, 3))
-        task = task_for(type(self.robot), [run.path])
-        if not isinstance(task, tasks.PathTask):
-            return np.empty((0, 3)), np.empty((0, 3))
-        points = task.path[0].double().numpy()
-        task.reset(torch.from_numpy(run.log.obs[0]))
-        reached = []
-        for obs in run.log.obs:
+    ) -> tuple[Float[np.ndarray, "p 3"], Float[np.ndarray, "t 3"], float]:
+        """Tiles of the path (x, y, heading); where the robot is to be, and how near that is."""
+        run, nothing = self.run, np.empty((0, 3))
+        task = task_for(type(self.robot), [run.path]) if run.path else None
+        if isinstance(task, tasks.PathTask):
+            soon = np.array([float(task.schedule[0]) for _ in self._followed(task)])
+            at = np.round((soon + AHEAD_S * task.speed) / task.STEP).astype(int)
+            points = task.path[0].double().numpy()
+            length = task.speed * len(soon) * run.spec.dt + MORE
+            targets = points[at.clip(max=len(points) - 1)]
+            targets[:, 2] = MARK_HEIGHT
+            return points[: round(length / task.STEP) : STRIDE], targets, MARK
+        if isinstance(task, tasks.ReachTask):
+            targets = self._places.copy()  # as high as the robot, where it cannot rise
+            for place, _ in zip(targets, self._followed(task), strict=True):
+                target = task.targets[0, task.at[0]].numpy()
+                place[: len(target)] = target
+            return nothing, targets, task.NEAR * task.size
+        return nothing, nothing, MARK
+
+    def _followed(self, task: tasks.Task) -> Iterator[int]:
+        """The ticks, with the task as it was at each."""
+        task.reset(torch.from_numpy(self.run.log.obs[0]))
+        for tick, obs in enumerate(self.run.log.obs):
             task.observe(torch.from_numpy(obs))
-            reached.append(float(task.schedule[0]))
-        soon = np.array(reached) + AHEAD_S * task.speed
-        at = np.round(soon / task.STEP).astype(int)
-        length = task.speed * len(reached) * run.spec.dt + MORE
-        return points[: round(length / task.STEP) : STRIDE], points[at.clip(max=len(points) - 1)]
+            yield tick
 
     def _draw_ground(self, tick: int) -> None:
         """The path, the way so far, where damage struck, and where the robot should be."""
@@ -294,8 +304,7 @@ class Scene:
                 size, place = (0.04, 0.003, 0.0), (*self._places[struck][:2], 0.003)
                 self._add(mujoco.mjtGeom.mjGEOM_CYLINDER, size, place, 0.0, to_rgba(DAMAGE))
         if len(self._targets):
-            x, y, _ = self._targets[tick]
-            size, place = (0.025, 0.0, 0.0), (x, y, 0.04)
+            size, place = (self._near, 0.0, 0.0), tuple(self._targets[tick])
             self._add(mujoco.mjtGeom.mjGEOM_SPHERE, size, place, 0.0, to_rgba("#00C853"))
 
     def _draw_trail(self, tick: int) -> None:

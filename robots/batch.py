@@ -36,13 +36,17 @@ class SimBatch:
             robot.reset()
 
     def read(self) -> Float[np.ndarray, "r o"]:
-        """Every robot's observation."""
-        parts = ((r.data.qpos, r.data.qvel, r.carry) for r in self.robots)
-        obs = self.robots[0].observe(*(np.array(part) for part in zip(*parts, strict=True)))
+        """What every robot's sensors tell."""
+        obs = self.truth()
         for robot, told in zip(self.robots, obs, strict=True):
             if robot.misled:
                 told[:] = robot.read()
         return obs
+
+    def truth(self) -> Float[np.ndarray, "r o"]:
+        """Every robot's observation, through sensors without a fault."""
+        parts = ((r.data.qpos, r.data.qvel, r.carry) for r in self.robots)
+        return self.robots[0].observe(*(np.array(part) for part in zip(*parts, strict=True)))
 
     def write(self, act: Float[np.ndarray, "r u"]) -> Float[np.ndarray, "r u"]:
         """Send each robot its action for one control period; returns what was really sent.

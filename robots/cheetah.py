@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import cmath
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import ClassVar
 
 import mujoco
 import numpy as np
-from jaxtyping import Complex, Float
+from jaxtyping import Float
 
 from mbmrl.spec import Field, RobotSpec
+from robots.frames import numbers, together
 from robots.perturbations.base import Perturbation, subtree
 from robots.sim import Leg, SimRobot, compiled
 
@@ -65,9 +67,8 @@ class Cheetah(SimRobot):
 
     def __init__(self, perturb: Sequence[Perturbation] = (), seed: int = 0) -> None:
         super().__init__(perturb, seed)
-        self._height = np.zeros(SPEC.num_obs)
-        self._height[SPEC.index("z")] = self.nominal.body(self.torso).pos[2]
-        self._turns, self._levers = _mass_distribution(self.nominal, _bodies(self.nominal))
+        self._height = float(self.nominal.body(self.torso).pos[2])
+        self._chain = _mass_distribution(self.nominal)
 
     @classmethod
     def build(cls) -> mujoco.MjModel:
@@ -109,13 +110,19 @@ class Cheetah(SimRobot):
 
         The centre of mass is the nominal robot's: a payload's place is not for it to know.
         """
-        own = len(self._turns)  # what moves besides the robot comes after it
-        qpos, qvel = qpos[..., :own], qvel[..., :own]
-        levers = np.dot(np.exp(np.dot(qpos, self._turns)), self._levers)
-        velocity = np.vecdot(qvel, levers)[..., None].view(float)  # vx + i vz, side by side
-        obs = np.concatenate([qpos[..., 1:], velocity, qvel[..., 2:]], -1)
-        obs += self._height
-        return obs
+        _, z, *angles = numbers(qpos)
+        vx, vz, *rates = numbers(qvel)
+        own = len(self._chain)  # what moves besides the robot comes after it
+        exp = cmath.exp if qpos.ndim == 1 else np.exp
+        velocity, turned, turning = vx + 1j * vz, [0.0], [0.0]
+        for (parent, lever), angle, rate in zip(self._chain, angles, rates, strict=False):
+            pitch, pitch_rate = turned[parent] + angle, turning[parent] + rate
+            velocity = velocity + pitch_rate * lever * exp(-1j * pitch)
+            turned.append(pitch)
+            turning.append(pitch_rate)
+        return together(
+            [z + self._height, *angles[:own], velocity.real, velocity.imag, *rates[:own]]
+        )
 
     def controls(
         self, carry: Float[np.ndarray, "n c"], acts: Float[np.ndarray, "n h u"]
@@ -128,22 +135,16 @@ def _bodies(model: mujoco.MjModel) -> list[int]:
     return subtree(model, Cheetah.torso)
 
 
-def _mass_distribution(
-    model: mujoco.MjModel, bodies: Sequence[int]
-) -> tuple[Complex[np.ndarray, "q b"], Complex[np.ndarray, "b v"]]:
-    """How the bodies turn with ``qpos``, and on which levers ``qvel`` moves the robot's centre.
+def _mass_distribution(model: mujoco.MjModel) -> list[tuple[int, complex]]:
+    """How the robot's centre of mass moves as each body turns, in the plane x + iz.
 
-    In the plane x + iz: ``exp(qpos @ turns)`` turns each body by its pitch, and what then is
-    ``@ levers`` is how the centre of mass moves with each joint. Before the first of the bodies,
-    the torso, stands the world, which turns by nothing.
+    Of each body: the one that it hangs on, counted from 1, the torso; and the velocity of the
+    centre of mass when the body, not turned yet, turns at 1 rad/s with all that hangs on it.
     """
-    chain = np.eye(model.nbody)  # which bodies' joints turn each body
-    centres = model.body_mass[:, None] * model.body_ipos
-    for body in bodies:
-        chain[body] += chain[model.body_parentid[body]]
-        centres[model.body_parentid[body]] += model.body_subtreemass[body] * model.body_pos[body]
-    joints = np.pad(chain[np.ix_(bodies, bodies)], [(1, 0), (2, 0)])  # x and z turn nothing
-    in_plane = np.array([0, *(centres[bodies, 0] + 1j * centres[bodies, 2])])
-    levers = -1j * in_plane[:, None] / model.body_subtreemass[bodies[0]] * joints
-    levers[0, :2] = 1, 1j
-    return -1j * joints.T, levers
+    bodies = _bodies(model)
+    moved = model.body_mass[:, None] * model.body_ipos
+    for body in bodies[1:]:
+        moved[model.body_parentid[body]] += model.body_subtreemass[body] * model.body_pos[body]
+    centres = (moved[bodies, 0] + 1j * moved[bodies, 2]) / model.body_subtreemass[bodies[0]]
+    hangs_on = [0, *(1 + bodies.index(b) for b in model.body_parentid[bodies[1:]])]
+    return list(zip(hangs_on, (-1j * centres).tolist(), strict=True))

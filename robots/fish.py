@@ -98,7 +98,7 @@ class Fish(SimRobot):
         """The suite's fish, turned to face along x, without what it senses and aims at."""
         spec = mujoco.MjSpec.from_file(str(files("dm_control") / "suite" / "fish.xml"))
         actuators = {actuator.name: actuator for actuator in spec.actuators}
-        for thing in (*spec.sensors, spec.geom("target"), actuators["fins_flap"], *spec.tendons):
+        for thing in (spec.geom("target"), actuators["fins_flap"], *spec.tendons):
             spec.delete(thing)
         for fin in ("finleft", "finright"):
             roll = spec.add_actuator(actuators["tail"].classname, name=f"{fin}_roll")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import ClassVar
 
 import mujoco
@@ -81,6 +82,12 @@ class JointTargets(SimRobot):
     reach: ClassVar[Float[np.ndarray, " u"]]
     tau: ClassVar[float]
 
+    @cached_property
+    def _left(self) -> Float[np.ndarray, "s 1"]:
+        """Share of the old target that is left after each simulation step."""
+        steps = np.arange(1, self.substeps + 1)[:, None]
+        return np.exp(-steps * self.nominal.opt.timestep / self.tau)
+
     def place(self) -> np.ndarray:
         """Stand at the origin, heading along x, near the stance, and settle."""
         target = self.rng.uniform(-0.1, 0.1, self.spec.num_act)
@@ -104,12 +111,10 @@ class JointTargets(SimRobot):
     ) -> tuple[Float[np.ndarray, "n s a"], Float[np.ndarray, "n h c"]]:
         """The filtered targets, step by step."""
         n, h, joints = acts.shape
-        steps = np.arange(1, self.substeps + 1)[:, None]
-        left = np.exp(-steps * self.nominal.opt.timestep / self.tau)
         targets = np.empty((n, h, self.substeps, joints))
         for t in range(h):
             act = acts[:, t, None]
-            targets[:, t] = act + left * (carry[:, None] - act)
+            targets[:, t] = act + self._left * (carry[:, None] - act)
             carry = targets[:, t, -1]
         ctrl = self.stance + self.reach * targets.reshape(n, -1, joints)
         return ctrl, targets[:, :, -1]

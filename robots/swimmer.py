@@ -66,7 +66,7 @@ class Swimmer(SimRobot):
     def build(cls) -> mujoco.MjModel:
         """The suite's head, turned to face along x, and its tail, a link at a time."""
         spec = mujoco.MjSpec.from_file(str(files("dm_control") / "suite" / "swimmer.xml"))
-        for thing in (*spec.sensors, spec.geom("target"), spec.light("target_light")):
+        for thing in (spec.geom("target"), spec.light("target_light")):
             spec.delete(thing)
         spec.option.timestep = TIMESTEP
         spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST

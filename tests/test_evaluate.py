@@ -6,21 +6,27 @@ import dataclasses
 import json
 import math
 import multiprocessing
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from mbmrl import conditions, evaluate, registry, report, settings
+from controllers.agent import Agent, TrueModel
+from controllers.scripted import Babble
+from mbmrl import conditions, evaluate, registry, report, settings, tasks
 from mbmrl.bench import tick
 from mbmrl.checkpoint import CheckpointError
+from mbmrl.compose import task_for
 from mbmrl.conditions import Condition
-from mbmrl.episode import Log
+from mbmrl.drive import Drive
+from mbmrl.episode import Log, run_episodes
 from mbmrl.evaluate import Evaluation, Interval, Row, bootstrap
 from mbmrl.spec import SpecError
 from mbmrl.tasks import SpeedTask
 from robots.perturbations.base import PerturbationError
+from robots.sim import SimRobot
 from tests.dummy import SETTINGS, SPEC, SimPointMass
 
 ROBOT = "tests.dummy:SimPointMass"
@@ -159,6 +165,39 @@ def test_after_the_onset_is_what_the_condition_shaped(onset: float) -> None:
         for robot in (whole, broken):
             robot.write(np.ones(1))
     assert evaluate.from_onset(perturb, SPEC.dt).start == differs.index(True)
+
+
+@pytest.mark.parametrize("robot", ["cheetah", "hexapod", "quadruped", "fish"])
+@pytest.mark.parametrize("fault", ["sensor_noise:bias=3,noise=2", "delay:steps=5,of=sensors"])
+def test_no_faulty_sensor_says_how_well_it_did(robot: str, fault: str) -> None:
+    """At actions that no reading changes, all is measured as with sound sensors."""
+    cls = registry.load("robots", robot)
+    faulty = tuple(cls(condition(fault, onset=0.2), seed) for seed in (0, 1))
+    sound = tuple(cls((), seed) for seed in (0, 1))
+
+    def measured(robots: Sequence[SimRobot]) -> Log:
+        task = task_for(cls, tasks.usual(cls.task) * 2)
+        return run_episodes(robots, Agent(TrueModel([]), Babble(cls.spec, 0), task), 2.0)
+
+    told, true = measured(faulty), measured(sound)
+    np.testing.assert_array_equal(told.act, true.act)
+    assert (told.obs[10:] != true.obs[10:]).any(-1).all()
+    for name in ("gain", "cost", "cross_track", "fell"):
+        np.testing.assert_array_equal(getattr(told, name), getattr(true, name))
+    assert np.ptp(true.cost) > 0.01
+
+
+def test_one_that_is_driven_is_judged_by_the_truth_too() -> None:
+    cls = registry.load("robots", "cheetah")
+
+    def measured(*perturb: str) -> Log:
+        robot = cls(condition(*perturb, onset=0.2))
+        agent = Agent(TrueModel([]), Babble(cls.spec, 0), task_for(cls, [""]))
+        drive = Drive(robot, agent, real_time=False)
+        drive.run(1.0)
+        return drive.recorder.log()
+
+    np.testing.assert_array_equal(measured("sensor_noise:bias=3").cost, measured().cost)
 
 
 def test_times_come_from_a_robot_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

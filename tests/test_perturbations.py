@@ -1,9 +1,14 @@
-"""What every registered perturbation keeps to on every robot, and the physics of each one."""
+"""What every registered perturbation keeps to on every robot, and the physics of each one.
+
+``MBMRL_EPISODES=100`` drives every robot with each of them through so many random episodes.
+"""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
+import os
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -15,6 +20,7 @@ from mbmrl import conditions, registry
 from mbmrl.conditions import parse, starting, text
 from mbmrl.spec import Field, RobotSpec
 from robots.perturbations.base import Perturbation, PerturbationError, subtree
+from robots.perturbations.damaged_joint import names
 from robots.perturbations.damaged_leg import DamagedLeg
 from robots.perturbations.payload import Payload
 from robots.sim import Leg, SimRobot, compiled
@@ -24,6 +30,8 @@ SIMULATED = [name for name, cls in CLASSES.items() if issubclass(cls, SimRobot)]
 KINDS = {name: conditions.allowed(CLASSES[name]()) for name in SIMULATED}
 PAIRS = [(robot, kind.name) for robot, kinds in KINDS.items() for kind in kinds]
 GRAVITY = 9.81  # [m/s²]
+EPISODES = int(os.environ.get("MBMRL_EPISODES", "2"))
+"""Random ones for each robot and perturbation."""
 
 
 def make(name: str, *perturb: str | Perturbation, seed: int = 0) -> SimRobot:
@@ -161,6 +169,34 @@ def test_random_actions_lead_to_finite_numbers_and_the_same_ones_again(
 
 
 @pytest.mark.parametrize(("robot", "kind"), PAIRS)
+def test_episodes_are_finite_repeat_themselves_and_end_nominal(robot: str, kind: str) -> None:
+    """As many as asked for, each with a draw, a start and actions of its own."""
+    cls, on = next(k for k in KINDS[robot] if k.name == kind), CLASSES[robot]()
+    nominal = fingerprint(on.nominal)
+    for episode in range(EPISODES):
+        rng = np.random.default_rng(episode)
+        drawn = cls.sample(on, rng, "test" if episode % 2 else "train")
+        drawn = dataclasses.replace(drawn, onset=0.2, until=1.5)
+        acts = rng.uniform(
+            on.spec.act_low, on.spec.act_high, (round(2.0 / on.spec.dt), len(on.spec.act))
+        )
+
+        def seen(
+            drawn: Perturbation = drawn, acts: np.ndarray = acts, seed: int = episode
+        ) -> tuple[np.ndarray, SimRobot]:
+            driven = make(robot, drawn, seed=seed)
+            return np.array([(driven.write(act), driven.read())[1] for act in acts]), driven
+
+        (first, driven), (again, _) = seen(), seen()
+        assert np.isfinite(first).all()
+        assert driven.time == pytest.approx(2.0)  # MuJoCo began again nowhere
+        assert not any(warning.number for warning in driven.data.warning)
+        np.testing.assert_array_equal(again, first)
+        assert not driven.active
+        assert fingerprint(driven.model) == nominal
+
+
+@pytest.mark.parametrize(("robot", "kind"), PAIRS)
 def test_starts_where_the_undamaged_robot_starts(robot: str, kind: str) -> None:
     on, sound = make(robot, *draw(robot, kind, "train", 1)), make(robot)
     for _ in range(2):
@@ -271,6 +307,48 @@ def test_the_suite_is_held_out_and_the_same_each_time(robot: str) -> None:
                 assert perturbation.held_out(on)
 
 
+def effect(robot: str, condition: conditions.Condition) -> bytes:
+    """All that it does: to the model, to what actuators hear, and to what is measured."""
+    on = make(robot, *condition)
+    ctrl = np.random.default_rng(0).uniform(-1, 1, (1, 3 * on.substeps, on.nominal.nu))
+    heard, _ = on._heard(ctrl, 3)
+    return fingerprint(on.model) + heard.tobytes() + drive(on, 6).tobytes()
+
+
+@pytest.mark.parametrize("robot", SIMULATED)
+def test_no_two_conditions_of_a_suite_do_the_same(robot: str) -> None:
+    suite = conditions.test_suite(CLASSES[robot]())
+    assert len({effect(robot, condition) for condition in suite}) == len(suite)
+
+
+@pytest.mark.parametrize("robot", [n for n in SIMULATED if CLASSES[n].legs])
+def test_damage_does_the_same_by_each_of_its_names(robot: str) -> None:
+    """And no two of one name do: a leg's or a joint's."""
+    on, called = CLASSES[robot](), []
+    for leg, limb in on.legs.items():
+        places = [f"damaged_leg:leg={leg}", *(f"damaged_joint:joint={j}" for j in limb.joints)]
+        for place in places:
+            for mode in ("disabled", "locked", "weak", "reversed"):
+                called.append(parse(f"{place},mode={mode},scale=0.3"))
+    by_effect: dict[bytes, set[str]] = {}
+    for perturbation in called:
+        by_effect.setdefault(effect(robot, (perturbation,)), set()).add(text([perturbation]))
+    by_name = {frozenset(text([p]) for p in names(perturbation, on)) for perturbation in called}
+    assert set(map(frozenset, by_effect.values())) == by_name
+
+
+def test_what_is_trained_by_another_name_is_held_out_in_name_only() -> None:
+    on = CLASSES["cheetah"]()
+    leg, joint = (
+        parse(p)
+        for p in ("damaged_leg:leg=F,mode=reversed", "damaged_joint:joint=fthigh,mode=reversed")
+    )
+    assert joint.held_out(on) and not leg.held_out(on)
+    assert conditions.mirror_trained(on, (joint,))
+    both = "damaged_leg:leg=B,mode=reversed", "damaged_joint:joint=bthigh,mode=reversed"
+    assert not any(conditions.mirror_trained(on, (parse(p),)) for p in both)
+
+
 @pytest.mark.parametrize("robot", SIMULATED)
 def test_what_settings_are_chosen_on_is_not_held_out(robot: str) -> None:
     on = make(robot)
@@ -310,6 +388,71 @@ def test_mirroring_swaps_legs_sides_and_the_way_down() -> None:
         assert parse(one).mirrored(on) == parse(other)
 
 
+@pytest.mark.parametrize("robot", SIMULATED)
+def test_what_gravity_does_not_move_is_not_perturbed_by_it(robot: str) -> None:
+    """Where the weight is carried, ten times of it leave the robot where it is."""
+    on = make(robot)
+    heavier = copy.copy(on.nominal)
+    heavier.opt.gravity *= 10.0
+    forces = [at_state(on, model, np.zeros(on.nominal.nu)) for model in (on.nominal, heavier)]
+    moved = not np.allclose(*(f.qfrc_passive - f.qfrc_bias for f in forces), atol=1e-9)
+    kinds = {kind.name for kind in KINDS[robot]}
+    assert ("gravity" in kinds) == ("buoyancy" in kinds) == moved
+
+
+@pytest.mark.parametrize("robot", SIMULATED)
+def test_who_touches_nothing_slips_on_nothing(robot: str) -> None:
+    on, touched = make(robot), False
+    own = subtree(on.model, on.torso)
+    for _ in range(20):
+        on.write(on.spec.rest)
+        touched |= any(~np.isin(on.model.geom_bodyid[c.geom], own).all() for c in on.data.contact)
+    assert ("friction" in {kind.name for kind in KINDS[robot]}) == touched
+
+
+SWIMMERS = [name for name in SIMULATED if CLASSES[name]._nominal().opt.density]
+
+
+@pytest.mark.parametrize("robot", SWIMMERS)
+def test_no_water_flows_faster_than_who_is_to_swim_in_it(robot: str) -> None:
+    speed = CLASSES[robot].speed
+    drawn = [p for split in ("train", "test") for p in draw(robot, "medium", split, 100)]
+    flows = [p for p in drawn if p.current]
+    assert len(flows) > 20
+    assert all(0.05 * speed < p.current < 0.9 * speed for p in flows)
+    floating = make(robot, max(flows, key=lambda p: p.current))
+    for _ in range(round(40.0 / floating.spec.dt)):
+        floating.write(floating.spec.rest)
+    drift = np.hypot(*floating.data.qvel[:2])
+    assert drift == pytest.approx(floating.perturb[0].current, rel=0.2)
+
+
+def test_a_fish_can_bear_what_it_is_loaded_with() -> None:
+    """It sinks, more slowly than it swims; and in nothing that it lives in does it shoot up."""
+    drawn = [(kind, p) for kind in ("payload", "medium") for p in draw("fish", kind, "train", 20)]
+    for kind, perturbation in drawn:
+        fish = make("fish", perturbation)
+        start = fish.data.qpos[2]
+        for _ in range(50):
+            fish.write(fish.spec.rest)
+        rate = (fish.data.qpos[2] - start) / fish.time
+        assert abs(rate) < 0.75 * fish.speed
+        assert (rate < -0.01 * fish.speed) == (kind == "payload")
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0])
+def test_what_floats_is_held_up_by_as_much_gravity_as_it_is_drawn_down(scale: float) -> None:
+    """A block pushed 5 cm deeper displaces that much more water, which weighs as all does."""
+    on = make("pier", f"gravity:scale={scale}")
+    on.data.qvel[:] = 0.0
+    heave = on.nominal.joint("heave9")
+    on.data.joint("heave9").qpos = -0.05
+    state = at_state(on, on.model, np.zeros(on.nominal.nu))
+    up = (state.qfrc_passive - state.qfrc_bias)[heave.dofadr[0]]
+    area = np.prod(2 * on.nominal.geom_size[on.nominal.geom_bodyid == heave.bodyid[0], :2])
+    assert up == pytest.approx(1000.0 * scale * GRAVITY * area * 0.05, rel=1e-6)
+
+
 # --- refusals ---------------------------------------------------------------------------------
 
 
@@ -347,6 +490,13 @@ def test_mirroring_swaps_legs_sides_and_the_way_down() -> None:
         ("hexapod", "medium:density=1000,level=nan", "level"),
         ("hexapod", "terrain:roughness=0.1,bump=0", "bump"),
         ("hexapod", "friction:scale=0.5,patch=-1", "patch"),
+        ("fish", "gravity:scale=1.5", "gravity moves nothing"),
+        ("fish", "buoyancy:gravcomp=0.5", "gravity moves nothing"),
+        ("fish", "friction:scale=0.5", "touches no floor"),
+        ("swimmer", "friction:scale=0.5", "touches no floor"),
+        ("swimmer", "drift:kind=friction,to=0.5", "touches no floor"),
+        ("fish", "wind:force=0.01", "no wind blows.*current="),
+        ("swimmer", "wind:force=0.01", "no wind blows.*current="),
         ("hexapod", "drift:kind=rust,to=1", "backlash, friction"),
         ("hexapod", "drift:kind=friction,to=-1", "scale"),
         ("hexapod", "drift:kind=friction,to=0.2,ramp=0", "ramp"),

@@ -367,6 +367,71 @@ def test_commands_change_when_they_are_due_and_come_round_again() -> None:
         torch.testing.assert_close(section, expected[k % 4].expand(each, 3))
 
 
+def obey(commands: str, judged: str, rounds: int = 1) -> tuple[Tensor, Tensor]:
+    """Pose tick by tick, x, y and yaw, of who does at once as told; and the gain, where judged."""
+    task, other = (VelocityTask(WALKER, (name,), 0.5) for name in (commands, judged))
+    ticks = round(rounds * len(tasks.COMMANDS[commands]) * tasks.COMMAND_S / WALKER.dt)
+    x = y = yaw = 0.0
+    poses, gains = [(x, y, yaw)], []
+    for _ in range(ticks):
+        task.observe(obs_with(WALKER))
+        vx, vy, yaw_rate = task.command[0].tolist()
+        obs = obs_with(WALKER, vx=vx, vy=vy, yaw_rate=yaw_rate)
+        other.observe(obs)
+        gains.append(other.gain(obs)[0])
+        yaw += yaw_rate * WALKER.dt / 2
+        x += (vx * math.cos(yaw) - vy * math.sin(yaw)) * WALKER.dt
+        y += (vx * math.sin(yaw) + vy * math.cos(yaw)) * WALKER.dt
+        yaw += yaw_rate * WALKER.dt / 2
+        poses.append((x, y, yaw))
+    return torch.tensor(poses, dtype=torch.float64), torch.stack(gains)
+
+
+@pytest.mark.parametrize("name", tasks.COMMANDS)
+def test_who_obeys_gains_all_but_while_a_command_is_new(name: str) -> None:
+    """Each one's last tick, many strides after it came; who obeys others gains less."""
+    _, gains = obey(name, name, rounds=2)
+    each = round(tasks.COMMAND_S / WALKER.dt)
+    assert gains[each - 1 :: each].min() > 0.995
+    assert gains.mean() > 0.8
+    for other in tasks.COMMANDS:
+        if other != name:
+            assert obey(other, name, rounds=10)[1].mean() < gains.mean() - 0.1
+
+
+def test_who_weaves_swings_from_side_to_side_and_goes_on_along_a_line() -> None:
+    """Two arcs of one radius and angle: aslant at the end of one, straight again at the other's."""
+    poses, _ = obey("weave", "weave")
+    angle = 0.6 * VelocityTask.TURN * tasks.COMMAND_S
+    radius = 0.5 / (0.6 * VelocityTask.TURN)
+    middle, end = poses[len(poses) // 2], poses[-1]
+    arc = [radius * math.sin(angle), radius * (1 - math.cos(angle))]
+    assert middle.tolist() == pytest.approx([*arc, angle], abs=2e-3)
+    assert end.tolist() == pytest.approx([2 * arc[0], 2 * arc[1], 0.0], abs=4e-3)
+    assert angle < math.pi / 2  # never back
+
+
+def test_a_tour_has_all_that_can_be_commanded_and_ends_at_rest() -> None:
+    poses, _ = obey("tour", "tour")
+    each = round(tasks.COMMAND_S / WALKER.dt)
+    ahead, curve, aside, back, rest = (
+        poses[(k + 1) * each] - poses[k * each] for k in range(len(tasks.COMMANDS["tour"]))
+    )
+    assert ahead.tolist() == pytest.approx([0.5 * tasks.COMMAND_S, 0.0, 0.0], abs=1e-6)
+    assert curve[2] == pytest.approx(0.7 * VelocityTask.TURN * tasks.COMMAND_S)
+    heading = float(poses[2 * each, 2])
+    sideways = 0.25 * tasks.COMMAND_S
+    left = [-sideways * math.sin(heading), sideways * math.cos(heading), 0.0]
+    assert aside.tolist() == pytest.approx(left, abs=1e-6)
+    assert back[2] == pytest.approx(-curve[2])
+    assert rest.abs().max() == 0.0
+
+
+def test_nobody_is_commanded_more_than_all() -> None:
+    for commands in tasks.COMMANDS.values():
+        assert torch.tensor(commands).abs().max() <= 1.0
+
+
 def test_as_commanded_all_is_gained_and_standing_still_nothing() -> None:
     task = VelocityTask(WALKER, ("forward",), speed=0.5)
     for velocity, gained in (

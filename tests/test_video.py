@@ -9,9 +9,11 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from mbmrl import checkpoint, demo, log, registry, scene, video
+from mbmrl.compose import task_for
 from mbmrl.dynamics import Dynamics
 from mbmrl.log import Run
 from mbmrl.scene import NoOpenGL, Scene, painted
@@ -87,6 +89,34 @@ def test_path_is_on_the_floor(opengl: None, run: Run) -> None:
     without = dataclasses.replace(run, path="")
     changed = (drawn(run, 0) != drawn(without, 0)).any(-1)
     assert 100 < changed.sum() < 0.1 * changed.size
+
+
+@pytest.mark.parametrize("robot", ["swimmer", "fish"])
+def test_who_reaches_for_something_is_seen_with_it(opengl: None, robot: str) -> None:
+    """A ball as large as what counts as near; and the next one, once the robot was there."""
+    run = babble(robot)
+    task = task_for(registry.load("robots", robot), [run.path])
+    task.reset(torch.from_numpy(run.log.obs[0]))
+    first, second = task.targets[0, :2].numpy()
+    moved = run.log.obs.copy()
+    fields = ("x", "y", "z")[: len(first)]
+    moved[4:, 0, run.spec.index(fields)] = first
+    with Scene(
+        dataclasses.replace(run, log=dataclasses.replace(run.log, obs=moved)), 320, 240
+    ) as s:
+        places = s._targets[:, : len(first)]
+        np.testing.assert_allclose(places, [first] * 4 + [second] * 4, atol=1e-6)
+        r, g, b = s.draw(0).astype(int).transpose(2, 0, 1)
+        width = np.ptp(np.flatnonzero(((g > 90) & (r < 0.5 * g) & (b < 0.7 * g)).any(0))) + 1
+        away = np.linalg.norm(s._targets[0] - s._scene.camera[0].pos)
+        camera = s._scene.camera[0]
+        scale = 240 / 2 * camera.frustum_near / camera.frustum_top  # pixels to a radian
+        assert width == pytest.approx(2 * task.NEAR * task.size / away * scale, rel=0.15)
+
+
+def test_what_a_robot_stands_on_is_no_part_of_it(opengl: None) -> None:
+    with Scene(babble("pier"), 64, 48) as pier, Scene(babble("cheetah"), 64, 48) as cheetah:
+        assert pier._radius == pytest.approx(cheetah._radius, rel=0.1)
 
 
 def test_slope_tilts_the_camera(opengl: None) -> None:

@@ -297,7 +297,22 @@ def _weighs(robot: type[SimRobot]) -> bool:
     model = robot().nominal
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
-    return bool(np.abs(data.qfrc_bias).max() > 1e-9)
+    return bool(np.abs(data.qfrc_bias - data.qfrc_gravcomp).max() > 1e-9)
+
+
+def submerged(robot: SimRobot) -> bool:
+    """Whether the robot lives in a medium that drags and carries it."""
+    return bool(robot.nominal.opt.density)
+
+
+def touching(robot: SimRobot) -> None:
+    """Raise :class:`PerturbationError` where the robot can touch nothing but itself."""
+    model = robot.nominal
+    own = np.isin(model.geom_bodyid, subtree(model, robot.torso))
+    kind, meets = model.geom_contype, model.geom_conaffinity
+    pairs = kind[own, None] & meets[~own] | meets[own, None] & kind[~own]
+    if model.opt.disableflags & mujoco.mjtDisableBit.mjDSBL_CONTACT or not pairs.any():
+        raise PerturbationError(f"{robot.spec.name} touches no floor nor anything else")
 
 
 def servo_range(robot: SimRobot) -> Float[np.ndarray, " a"]:

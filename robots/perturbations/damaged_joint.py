@@ -18,7 +18,7 @@ from robots.perturbations.base import (
     in_range,
     one_of,
 )
-from robots.perturbations.damaged_leg import mirror_leg
+from robots.perturbations.damaged_leg import DamagedLeg, mirror_leg
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -87,6 +87,20 @@ class DamagedJoint(Perturbation):
         """See :class:`Perturbation`."""
         body = robot.nominal.jnt_bodyid[robot.nominal.joint(self.joint).id]
         return (robot.nominal.body(body).name,)
+
+
+def names(perturbation: Perturbation, robot: SimRobot) -> list[Perturbation]:
+    """It, and the same damage by its other name, where it has one.
+
+    A leg runs backwards as the joint does that swings it; one of a single joint fails as that does.
+    """
+    if isinstance(perturbation, DamagedLeg | DamagedJoint) and perturbation.mode in MODES:
+        how = {f: getattr(perturbation, f) for f in ("mode", "scale", "onset", "until", "ramp")}
+        for name, leg in robot.legs.items():
+            both = [DamagedLeg(leg=name, **how), DamagedJoint(joint=leg.joints[0], **how)]
+            if perturbation in both and (len(leg.joints) == 1 or perturbation.mode == "reversed"):
+                return both
+    return [perturbation]
 
 
 def _held_out(robot: SimRobot, joint: str, mode: str) -> bool:

@@ -11,6 +11,7 @@ from robots.perturbations.backlash import Backlash
 from robots.perturbations.base import (
     Magnitude,
     Perturbation,
+    PerturbationError,
     Split,
     in_range,
     one_of,
@@ -74,8 +75,8 @@ class Drift(Perturbation):
 
     @classmethod
     def sample(cls, robot: SimRobot, rng: np.random.Generator, split: Split) -> Self:
-        """A kind, its magnitude as for the kind itself, and :data:`OVER` how long."""
-        kind = WEARS[str(rng.choice(list(WEARS)))]
+        """A kind that the robot allows, its magnitude as for the kind itself, over :data:`OVER`."""
+        kind = WEARS[str(rng.choice([name for name in WEARS if _allowed(robot, name)]))]
         (magnitude,) = kind.magnitudes
         to = getattr(kind.sample(robot, rng, split), magnitude)
         return cls(kind=kind.name, to=to, ramp=round(OVER.draw(rng, split), 1))
@@ -86,3 +87,11 @@ class Drift(Perturbation):
         (magnitude,) = kind.magnitudes
         values = {magnitude: self.to, "onset": self.onset, "until": self.until, "ramp": self.ramp}
         return kind(**values)
+
+
+def _allowed(robot: SimRobot, name: str) -> bool:
+    try:
+        WEARS[name].sample(robot, np.random.default_rng(0), "train").check(robot)
+    except PerturbationError:
+        return False
+    return True

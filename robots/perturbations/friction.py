@@ -21,6 +21,7 @@ from robots.perturbations.base import (
     sides,
     subtree,
     swap_side,
+    touching,
 )
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Friction(Perturbation):
         in_range("scale", self.scale, 0.0, 10.0)
         one_of("side", self.side, sides(robot))
         in_range("patch [m]", self.patch, 0.0, 100.0)
+        touching(robot)
 
     @property
     def changing(self) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import mujoco
 import numpy as np
 
-from robots.perturbations.base import Magnitude, Perturbation, Split, heavy, in_range
+from robots.perturbations.base import Magnitude, Perturbation, Split, heavy, in_range, subtree
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -39,8 +39,10 @@ class Gravity(Perturbation):
         heavy(robot)
 
     def apply(self, model: mujoco.MjModel, robot: SimRobot) -> None:
-        """See :class:`Perturbation`."""
+        """What floats on springs of its own, not on the robot, is held up by gravity as well."""
         model.opt.gravity *= self.scale
+        own = np.isin(model.jnt_bodyid, subtree(model, robot.torso))
+        model.jnt_stiffness[(model.body_gravcomp[model.jnt_bodyid] > 0) & ~own] *= self.scale
 
     @classmethod
     def sample(cls, robot: SimRobot, rng: np.random.Generator, split: Split) -> Self:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 CARRIED = Magnitude(mild=(0.1, 0.4), test=(0.5, 0.65), harsh=(0.75, 0.85))  # of its density
 SLOWED = Magnitude(mild=(0.2, 1.0), test=(1.5, 2.5), harsh=(3.5, 4.5))  # by viscosity [1/s]
 FLOW = Magnitude(mild=(0.3, 1.0), test=(1.3, 1.8), harsh=(2.2, 3.0))  # of its reach a second
+STREAM = Magnitude(mild=(0.1, 0.3), test=(0.4, 0.55), harsh=(0.65, 0.8))  # of a swimmer's speed
 FILL = {int(mujoco.mjtGeom.mjGEOM_BOX): 1.0, int(mujoco.mjtGeom.mjGEOM_CYLINDER): math.pi / 4}
 """Part of the box around it that a geom fills, where that is not an ellipsoid's."""
 WATER = (0.2, 0.5, 0.8, 0.25)  # its colour
@@ -112,25 +113,30 @@ class Medium(Perturbation):
     def sample(cls, robot: SimRobot, rng: np.random.Generator, split: Split) -> Self:
         """One that carries part of the weight, and may be thick or flow.
 
-        Where the robot has a medium of its own, that one grows denser, or thicker, or flows.
+        Where the robot has a medium of its own, that one grows denser, or thicker, or flows no
+        faster than the robot swims. Denser it does not grow where it carries just what the robot
+        weighs: that would shoot up like a cork.
         """
         own, mass = robot.nominal.opt.density, float(robot.nominal.body(robot.torso).subtreemass[0])
         heavy = own or mass / float(_volumes(robot).sum())
         thick = mass / (6 * math.pi * float(_halves(robot).mean(1).sum()))
-        what = rng.integers(3)
+        what = rng.integers(1 if robot.nominal.body_gravcomp.any() and own else 0, 3)
         density = viscosity = current = direction = 0.0
         if what == 0 or not own:
             density = CARRIED.draw(rng, split) * heavy
         if what == 1:
             viscosity = SLOWED.draw(rng, split) * thick
         if what == 2:
-            current = FLOW.draw(rng, split) * reach(type(robot))
+            if own and robot.speed:
+                current = STREAM.draw(rng, split) * robot.speed
+            else:
+                current = FLOW.draw(rng, split) * reach(type(robot))
             ways = [0.0, math.pi]
             direction = rng.choice(ways) if planar(robot) else rng.uniform(-math.pi, math.pi)
         return cls(
             density=float(f"{density:.3g}"),
             viscosity=float(f"{viscosity:.3g}"),
-            current=round(current, 3),
+            current=round(current, 4 if own else 3),
             direction=round(float(direction), 3),
         )
 

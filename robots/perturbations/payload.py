@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, ClassVar
 
 import mujoco
 import numpy as np
 
-from robots.perturbations.base import Magnitude, Perturbation, Split, in_range
+from robots.perturbations.base import Magnitude, Perturbation, Split, in_range, submerged
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -23,6 +24,9 @@ SHARE = Magnitude(mild=(0.1, 0.5), test=(0.6, 0.8), harsh=(0.9, 1.1))
 @dataclass(frozen=True, kw_only=True)
 class Payload(Perturbation):
     """A point mass fixed to the torso.
+
+    What carries the torso, of a robot that floats, does so at the common centre of mass, and does
+    not carry the load.
 
     Attributes:
         mass: [kg].
@@ -70,13 +74,14 @@ class Payload(Perturbation):
 
     @classmethod
     def sample(cls, robot: SimRobot, rng: np.random.Generator, split: Split) -> Self:
-        """A :data:`SHARE` of the robot's mass, somewhere on its torso."""
+        """A :data:`SHARE` of what the robot weighs, or can bear, somewhere on its torso."""
         share = SHARE.draw(rng, split)
         reach = _reach(robot)
         x = rng.uniform(-0.7, 0.7) * reach
         y = rng.uniform(-0.4, 0.4) * reach if any(g.side for g in robot.legs.values()) else 0.0
-        mass = share * _robot_mass(robot)
-        return cls(mass=round(float(mass), 3), x=round(float(x), 3), y=round(float(y), 3))
+        mass = share * _load(type(robot))
+        digits = 3 if mass > 0.01 else 7
+        return cls(mass=round(float(mass), digits), x=round(float(x), 3), y=round(float(y), 3))
 
     def mirrored(self, robot: SimRobot) -> Self:
         """See :class:`Perturbation`."""
@@ -89,6 +94,19 @@ def _steiner(mass: float, offset: np.ndarray) -> np.ndarray:
 
 def _robot_mass(robot: SimRobot) -> float:
     return float(robot.nominal.body(robot.torso).subtreemass[0])
+
+
+@cache
+def _load(robot: type[SimRobot]) -> float:
+    """What the robot weighs, or what sinks it at a third of its speed where it floats [kg]."""
+    probe = robot()
+    if not (submerged(probe) and probe.nominal.body_gravcomp.any() and robot.speed):
+        return _robot_mass(probe)
+    data = mujoco.MjData(probe.nominal)
+    up = probe.nominal.jnt_dofadr[probe.nominal.body(robot.torso).jntadr[0]] + 2
+    data.qvel[up] = -robot.speed / 3
+    mujoco.mj_forward(probe.nominal, data)
+    return float(data.qfrc_fluid[up] / -probe.nominal.opt.gravity[2])
 
 
 def _reach(robot: SimRobot) -> float:

@@ -18,6 +18,7 @@ from robots.perturbations.base import (
     Split,
     in_range,
     planar,
+    submerged,
 )
 
 if TYPE_CHECKING:
@@ -53,6 +54,10 @@ class Wind(Perturbation):
         in_range("force [N]", self.force, 0.0, 10 * _weight(robot))
         in_range("direction [rad]", self.direction, -2 * math.pi, 2 * math.pi)
         in_range("period [s]", self.period, 0.0, math.inf)
+        if submerged(robot):
+            raise PerturbationError(
+                f"no wind blows where {robot.spec.name} swims: a medium has a current="
+            )
         if not _ways(robot.nominal, robot):
             raise PerturbationError(f"{robot.spec.name} cannot be pushed along")
 
