@@ -13,7 +13,6 @@ import numpy as np
 from mbmrl import registry
 from mbmrl.settings import settings_for
 from robots.perturbations.base import Perturbation, PerturbationError, Split
-from robots.perturbations.damaged_joint import names
 from robots.sim import SimRobot
 
 Condition = tuple[Perturbation, ...]
@@ -178,7 +177,7 @@ def usual(robot: SimRobot) -> Condition:
 
 def _called_once(robot: SimRobot, condition: Condition) -> Condition:
     """The same by the first of its names."""
-    return tuple(names(p, robot)[0] for p in condition)
+    return tuple(p.names(robot)[0] for p in condition)
 
 
 def mirror_trained(robot: SimRobot, condition: Sequence[Perturbation]) -> bool:
@@ -190,7 +189,7 @@ def mirror_trained(robot: SimRobot, condition: Sequence[Perturbation]) -> bool:
     places = [p for p in condition if p.held_out(robot)]
 
     def trained(place: Perturbation) -> bool:
-        same = [q for p in names(place, robot) for q in (p, p.mirrored(robot))]
+        same = [q for p in place.names(robot) for q in (p, p.mirrored(robot))]
         return not all(p.held_out(robot) for p in same)
 
     return all(map(trained, places)) and bool(places)

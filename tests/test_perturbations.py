@@ -20,7 +20,6 @@ from mbmrl import conditions, registry
 from mbmrl.conditions import parse, starting, text
 from mbmrl.spec import Field, RobotSpec
 from robots.perturbations.base import Perturbation, PerturbationError, subtree
-from robots.perturbations.damaged_joint import names
 from robots.perturbations.damaged_leg import DamagedLeg
 from robots.perturbations.payload import Payload
 from robots.sim import Leg, SimRobot, compiled
@@ -333,7 +332,7 @@ def test_damage_does_the_same_by_each_of_its_names(robot: str) -> None:
     by_effect: dict[bytes, set[str]] = {}
     for perturbation in called:
         by_effect.setdefault(effect(robot, (perturbation,)), set()).add(text([perturbation]))
-    by_name = {frozenset(text([p]) for p in names(perturbation, on)) for perturbation in called}
+    by_name = {frozenset(text([p]) for p in perturbation.names(on)) for perturbation in called}
     assert set(map(frozenset, by_effect.values())) == by_name
 
 

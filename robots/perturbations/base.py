@@ -199,6 +199,10 @@ class Perturbation(ABC):
         """Whether its place and mode belong to the test range, whatever its magnitude."""
         return False
 
+    def names(self, robot: SimRobot) -> list[Perturbation]:
+        """It, and what does the same by another name, the first of the names first."""
+        return [self]
+
     # --- how it is shown ------------------------------------------------------------------------
 
     def marked_bodies(self, robot: SimRobot) -> tuple[str, ...]:

@@ -83,18 +83,22 @@ class DamagedJoint(Perturbation):
         """See :class:`Perturbation`."""
         return _held_out(robot, self.joint, self.mode)
 
+    def names(self, robot: SimRobot) -> list[Perturbation]:
+        """See :class:`Perturbation`."""
+        return names(self, robot)
+
     def marked_bodies(self, robot: SimRobot) -> tuple[str, ...]:
         """See :class:`Perturbation`."""
         body = robot.nominal.jnt_bodyid[robot.nominal.joint(self.joint).id]
         return (robot.nominal.body(body).name,)
 
 
-def names(perturbation: Perturbation, robot: SimRobot) -> list[Perturbation]:
-    """It, and the same damage by its other name, where it has one.
+def names(perturbation: DamagedLeg | DamagedJoint, robot: SimRobot) -> list[Perturbation]:
+    """See :meth:`Perturbation.names`.
 
     A leg runs backwards as the joint does that swings it; one of a single joint fails as that does.
     """
-    if isinstance(perturbation, DamagedLeg | DamagedJoint) and perturbation.mode in MODES:
+    if perturbation.mode in MODES:
         how = {f: getattr(perturbation, f) for f in ("mode", "scale", "onset", "until", "ramp")}
         for name, leg in robot.legs.items():
             both = [DamagedLeg(leg=name, **how), DamagedJoint(joint=leg.joints[0], **how)]

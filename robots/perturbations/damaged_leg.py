@@ -111,6 +111,12 @@ class DamagedLeg(Perturbation):
         """See :class:`Perturbation`."""
         return held_out(robot, self.leg, self.mode)
 
+    def names(self, robot: SimRobot) -> list[Perturbation]:
+        """See :class:`Perturbation`."""
+        from robots.perturbations.damaged_joint import names  # here, because it imports this module
+
+        return names(self, robot)
+
     def marked_bodies(self, robot: SimRobot) -> tuple[str, ...]:
         """See :class:`Perturbation`."""
         return (robot.legs[self.leg].body,)
