@@ -54,7 +54,7 @@ class LearnedModel:
         *,
         cuts: bool = False,
     ) -> None:
-        self.dynamics, self.adapter = dynamics, adapter
+        self.dynamics, self.adapter = dynamics.dense(), adapter
         self.held_back, self.engine = held_back, engine or Plain()
         self._looks_back = False
         self.history = History(window)

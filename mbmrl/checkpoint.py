@@ -17,6 +17,7 @@ from mbmrl import registry
 from mbmrl.adapters.base import Adapter
 from mbmrl.adapters.none import NoAdapter
 from mbmrl.dynamics import Dynamics
+from mbmrl.graph import NETWORKS
 from mbmrl.spec import RobotSpec, SpecError
 
 FORMAT = 1
@@ -100,6 +101,7 @@ class Checkpoint:
             "default": self.default,
             "window": self.window,
             "held_back": self.held_back,
+            "network": some.kind,
             "hidden": some.hidden,
             "activation": some.activation,
             "learners": sorted(self.learners),
@@ -138,7 +140,8 @@ def load(folder: Path) -> Checkpoint:
         spec = RobotSpec.from_json(config["spec"])
         learners = {}
         for name in config["learners"]:
-            dynamics = Dynamics(spec, tuple(config["hidden"]), config["activation"])
+            network = NETWORKS[config.get("network", Dynamics.kind)]
+            dynamics = network(spec, tuple(config["hidden"]), config["activation"])
             adapter = registry.load("adapters", name.partition("#")[0])(dynamics)
             for part, module in (("prior", dynamics), ("adapter", adapter)):
                 _fill(module, tensors, f"{name}/{part}/")

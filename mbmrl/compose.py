@@ -11,11 +11,12 @@ import numpy as np
 from controllers.agent import Agent, Model, TrueModel
 from controllers.auto import Auto
 from controllers.base import Planner
+from controllers.ensemble import Curious, Ensemble
 from controllers.learned import LearnedModel
 from controllers.robust import Robust
 from controllers.scripted import Babble, Rest
 from mbmrl import conditions, registry, tasks
-from mbmrl.checkpoint import Checkpoint, Learner
+from mbmrl.checkpoint import Checkpoint, CheckpointError, Learner
 from mbmrl.conditions import Condition
 from mbmrl.engines import base as engines
 from mbmrl.settings import Settings, settings_for
@@ -28,6 +29,8 @@ AGENTS: dict[str, str] = {
     "default": "the adapting controller with the checkpoint's default adapter",
     "alert": "the default adapter, its history cut where the robot seems to have changed",
     "auto": "all learners of the checkpoint, each robot driven by the one that errs least",
+    "ensemble": "all members of the default learner (`train --members`), planning pessimistically",
+    "curious": "the same, which tries what they do not agree about right after a change",
     "frozen": "the same prior and planner, adaptation switched off",
     "pooled": "a model of the same data and updates, no meta-learning and no adaptation",
     "random": "the default adapter with random shooting instead of the planner",
@@ -42,6 +45,10 @@ ON_THE_SIMULATOR = ("oracle", "nominal", "robust")
 """Agents that plan on the true simulator."""
 SCRIPTED = ("zero", "babble")
 """Agents that look at no model."""
+PESSIMISM = 0.5
+"""Standard deviations of the cost that an ensemble's disagreement costs."""
+BONUS = 0.3
+"""What the usual disagreement is worth to the curious, in the same measure."""
 FAULTS, FAULTS_SEED = 4, 20180330
 """What ``robust`` reckons with, see :func:`faults`."""
 
@@ -104,13 +111,20 @@ def make_agent(
         chooses = make_planner(spec, settings, planner, true=True, seed=seed)
         if name == "robust":
             models = [simulated[0].under(fault) for fault in faults(simulated[0])]
-            chooses = Robust(chooses, [truth(model).rollout() for model in models])
+            rollouts = [truth(model).rollout() for model in models]
+            chooses = Robust(chooses, lambda: rollouts)
         return Agent(truth(None if name == "oracle" else simulated[0].nominal), chooses, task)
     if checkpoint is None:
         raise ValueError(f"agent {name!r} needs a checkpoint")
     plan_with = "random" if name == "random" else planner
     model = learned_model(name, checkpoint)
-    return Agent(model, make_planner(spec, settings, plan_with, seed=seed), task)
+    chooses = make_planner(spec, settings, plan_with, seed=seed)
+    if isinstance(model, Ensemble):
+        chooses = Robust(chooses, model.others, PESSIMISM)
+        if name == "curious":
+            scale = model.members[0].dynamics.obs_scale()
+            chooses = Curious(chooses.planner, model, scale, BONUS, PESSIMISM)
+    return Agent(model, chooses, task)
 
 
 def faults(robot: SimRobot) -> list[Condition]:
@@ -146,8 +160,17 @@ def learned_model(name: str, checkpoint: Checkpoint) -> Model:
     if name == "pooled":
         return model(checkpoint.learner("none"))
     if name == "auto":
-        others = sorted(set(checkpoint.learners) - {"none", checkpoint.default})
+        first = {name for name in checkpoint.learners if "#" not in name}  # of each ensemble
+        others = sorted(first - {"none", checkpoint.default})
         learners = [checkpoint.learner(adapter) for adapter in (checkpoint.default, *others)]
         return Auto([model(learner, checkpoint.held_back) for learner in learners])
+    if name in ("ensemble", "curious"):
+        members = checkpoint.members(checkpoint.default)
+        if len(members) == 1:
+            raise CheckpointError(
+                f"agent {name!r} needs an ensemble: make one with `mbmrl train --members 4`"
+            )
+        gate, cuts = checkpoint.held_back, name == "curious"
+        return Ensemble([model(member, gate, cuts=cuts) for member in members])
     adapter = checkpoint.default if name in ("default", "random", "alert") else name
     return model(checkpoint.learner(adapter), checkpoint.held_back, cuts=name == "alert")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import ClassVar, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -17,17 +17,29 @@ CLAMP = 5.0
 """Inputs beyond this many standard deviations are clamped: the network never saw such numbers."""
 
 
-def _silu_slope(z: Tensor) -> Tensor:
+def _relu(z: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.relu(z), (z > 0).to(z.dtype)
+
+
+def _silu(z: Tensor) -> tuple[Tensor, Tensor]:
     s = torch.sigmoid(z)
-    return s * (1 + z * (1 - s))
+    h = z * s
+    return h, torch.addcmul(s + h, h, s, value=-1)
 
 
-ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
-    "relu": (torch.relu, lambda z: (z > 0).to(z.dtype)),
-    "silu": (nn.functional.silu, _silu_slope),
-    "tanh": (torch.tanh, lambda z: 1 - torch.tanh(z) ** 2),
+def _tanh(z: Tensor) -> tuple[Tensor, Tensor]:
+    h = torch.tanh(z)
+    return h, 1 - h * h
+
+
+Activation: TypeAlias = Callable[[Tensor], Tensor]
+WithSlope: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
+ACTIVATIONS: dict[str, tuple[Activation, WithSlope]] = {
+    "relu": (torch.relu, _relu),
+    "silu": (nn.functional.silu, _silu),
+    "tanh": (torch.tanh, _tanh),
 }
-"""Each activation with its derivative."""
+"""Each activation alone, and with its derivative: together they share the exponential."""
 
 
 class Affine(NamedTuple):
@@ -99,12 +111,14 @@ class Dynamics(nn.Module):
         activation: ``relu``, ``silu`` or ``tanh``.
     """
 
+    kind: ClassVar[str] = "mlp"
+
     def __init__(
         self, spec: RobotSpec, hidden: tuple[int, ...] = (128, 128), activation: str = "silu"
     ) -> None:
         super().__init__()
         self.spec, self.hidden, self.activation = spec, tuple(hidden), activation
-        self.act_fn, self.act_slope = ACTIVATIONS[activation]
+        self.act_fn, self.act_and_slope = ACTIVATIONS[activation]
         self.pose_at = spec.index(spec.pose)
         self.state_at = spec.index(spec.state)
         self.predicted_at = [spec.state.index(n) for n in spec.predicted]
@@ -180,6 +194,13 @@ class Dynamics(nn.Module):
     def targets(self, data: Transitions) -> Float[Tensor, "*b t"]:
         """:meth:`changes`, normalised."""
         return (self.changes(data) - self.target_mean) / self.target_std
+
+    def obs_scale(self) -> Float[Tensor, " o"]:
+        """How much each observation varies: the state's deviation, the pose's in one step."""
+        scale = self.input_mean.new_ones(self.spec.num_obs)
+        scale[self.state_at] = self.input_std[: len(self.state_at)]
+        scale[self.pose_at] = self.target_std[: len(self.pose_at)]
+        return scale
 
     # --- the network ------------------------------------------------------------------------
 

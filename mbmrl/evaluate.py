@@ -20,6 +20,7 @@ from jaxtyping import Float
 
 from controllers.agent import Agent
 from controllers.auto import Auto
+from controllers.ensemble import Ensemble
 from controllers.learned import LearnedModel
 from mbmrl import checkpoint as checkpoints
 from mbmrl import conditions, registry
@@ -308,7 +309,7 @@ def _drive(
         for robot in robots:
             stack.enter_context(robot)
         agent = what.agent(batch.agent, robots, paths, seed)
-        if isinstance(agent.model, LearnedModel | Auto):
+        if isinstance(agent.model, LearnedModel | Auto | Ensemble):
             agent.model.look_back()
         log = run_episodes(robots, agent, what.seconds, lambda tick: watch(len(robots)))
     dt = robots[0].spec.dt

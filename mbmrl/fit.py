@@ -122,9 +122,9 @@ class OuterStep:
 
     def __init__(self, members: Members, config: FitConfig) -> None:
         self.members = members
-        # what adapters learn are logarithms: few, and far to go
-        speeds = {"prior": config.lr, "adapter": 10 * config.lr}
-        groups = [{"params": members.parameters(part), "lr": lr} for part, lr in speeds.items()]
+        # learned rates and noises are logarithms: few, and far to go
+        speeds = {False: config.lr, True: 10 * config.lr}
+        groups = [{"params": members.parameters(logs=k), "lr": lr} for k, lr in speeds.items()]
         self.optimiser = torch.optim.Adam([g for g in groups if g["params"]], fused=True)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimiser, lambda t: 0.5 * (1 + math.cos(math.pi * t / config.updates)) + 1e-3
@@ -160,9 +160,9 @@ class Members:
         """How many."""
         return len(self.learners)
 
-    def parameters(self, part: str) -> list[Tensor]:
-        """Those of the ``prior``, or of the ``adapter``."""
-        return [p for name, p in self.stacked.items() if name.startswith(f"{part}.")]
+    def parameters(self, *, logs: bool) -> list[Tensor]:
+        """Those that are logarithms, whose names say so (``log_rate``), or all others."""
+        return [p for name, p in self.stacked.items() if (".log_" in name) == logs]
 
     def losses(
         self, loss: Loss, support: Transitions, query: Transitions, *, shared: bool = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -33,6 +35,8 @@ class GraphDynamics(Dynamics):
     Raises:
         SpecError: the spec has no tree.
     """
+
+    kind: ClassVar[str] = "graph"
 
     def __init__(
         self, spec: RobotSpec, hidden: tuple[int, ...] = (256,), activation: str = "silu"
@@ -90,3 +94,7 @@ def sum_of(
     """Σ A ⊗ M over the k kinds of message, from every node's features to every node's."""
     nodes, width = heard.shape[-1], messages.shape[-1]
     return torch.einsum("knm,kde->ndme", heard, messages).reshape(nodes * width, nodes * width)
+
+
+NETWORKS: dict[str, type[Dynamics]] = {cls.kind: cls for cls in (Dynamics, GraphDynamics)}
+"""Kinds of network, by name."""

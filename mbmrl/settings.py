@@ -14,6 +14,7 @@ class Settings:
 
     Attributes:
         adapter: the default adapter.
+        network: its kind, ``mlp`` or ``graph``.
         hidden: widths of the network's hidden layers.
         activation: of the network.
         window: transitions of history m that adapting uses.
@@ -35,6 +36,7 @@ class Settings:
     """
 
     adapter: str = "bayes"
+    network: str = "mlp"
     hidden: tuple[int, ...] = (128, 128)
     activation: str = "silu"
     window: int = 32

@@ -30,6 +30,7 @@ from mbmrl.data import Episodes, Store, Windows
 from mbmrl.dynamics import Dynamics
 from mbmrl.episode import run_episodes
 from mbmrl.fit import Look, fit
+from mbmrl.graph import NETWORKS
 from mbmrl.precision import rank_correlation
 from mbmrl.settings import Settings, settings_for
 from mbmrl.spec import RobotSpec
@@ -70,6 +71,7 @@ def train(
     seed: int = 0,
     adapters: Sequence[str] = (),
     members: int | None = None,
+    network: str | None = None,
 ) -> Path:
     """Make a checkpoint from nothing, or go on where an earlier call was cut off.
 
@@ -81,6 +83,7 @@ def train(
         seed: of everything.
         adapters: learners to train beside the pooled model; none for the robot's default.
         members: of each learner, trained together as an ensemble; None for the robot's default.
+        network: its kind, ``mlp`` or ``graph``; None for the robot's default.
 
     Returns:
         ``out``.
@@ -91,7 +94,7 @@ def train(
     cls = registry.load("robots", robot)
     if not issubclass(cls, SimRobot):
         raise TrainError(f"{robot} is not simulated: record it, and train with --data")
-    job = _job(robot, cls.spec, out, minutes, seed, adapters, members)
+    job = _job(robot, cls.spec, out, minutes, seed, adapters, members, network)
     _claim(job)
     start = time.perf_counter()
     with _workers() as (pool, progress, events):
@@ -122,6 +125,7 @@ def train_from(
     seed: int = 0,
     adapters: Sequence[str] = (),
     members: int | None = None,
+    network: str | None = None,
 ) -> Path:
     """Make a checkpoint from recordings alone, or go on where an earlier call was cut off.
 
@@ -133,6 +137,7 @@ def train_from(
         seed: of everything.
         adapters: as for :func:`train`.
         members: as for :func:`train`.
+        network: as for :func:`train`.
 
     Returns:
         ``out``.
@@ -146,7 +151,7 @@ def train_from(
     recorded = recordings[0].spec
     spec = registry.load("robots", robot).spec if robot else recorded
     spec.check_fits(recorded)
-    job = _job(robot or recordings[0].robot, spec, out, minutes, seed, adapters, members)
+    job = _job(robot or recordings[0].robot, spec, out, minutes, seed, adapters, members, network)
     job = replace(job, settings=replace(job.settings, rounds=0))  # there is no robot to ask
     cut = logs.episodes(recordings, job.settings.window + job.settings.fit.query, HELD_OUT)
     _claim(job, {r.name: len(r) for r in recordings})
@@ -175,6 +180,7 @@ def _job(
     seed: int,
     adapters: Sequence[str],
     members: int | None,
+    network: str | None,
 ) -> Job:
     """What to do, as asked and as the robot's settings say; refuses adapters that learn nothing."""
     settings = settings_for(spec.name)
@@ -182,6 +188,9 @@ def _job(
         settings = settings.scaled(minutes)
     if members is not None:
         settings = replace(settings, members=members)
+    if network is not None:
+        settings = replace(settings, network=network)
+    NETWORKS[settings.network](spec, settings.hidden)  # refuses a robot that it does not suit
     adapters = tuple(adapters) or (settings.adapter,)
     for name in adapters:
         if registry.load("adapters", name).trained_as:
@@ -203,6 +212,8 @@ def _finish(
     flags = f"{source} --seed {job.seed} --adapter {','.join(job.adapters)}"
     if job.settings.members > 1:
         flags += f" --members {job.settings.members}"
+    if job.settings.network != Dynamics.kind:
+        flags += f" --network {job.settings.network}"
     result.training |= {
         "command": f"mbmrl train {flags}" + (f" --minutes {minutes:g}" if minutes else ""),
         "seed": job.seed,
@@ -364,9 +375,9 @@ def _fit_one(job: Job, stage: str, adapter_name: str, before: Path | None, out: 
         held = np.isin(episodes.condition, [c for c, at in order.items() if at == lowest])
     torch.manual_seed(job.seed)
     if before is None:
-        priors = [
-            Dynamics(spec, settings.hidden, settings.activation) for _ in range(settings.members)
-        ]
+        kind = NETWORKS[settings.network]
+        sizes = spec, settings.hidden, settings.activation
+        priors = [kind(*sizes) for _ in range(settings.members)]
     else:
         priors = [prior for prior, _ in checkpoints.load(before).members("none")]
     for prior in priors:

@@ -477,23 +477,28 @@ def test_bench_times_adapting_and_meta_training(
     assert all(row["ms_median"] > 0 and row["ratio_to_gemm"] > 0 for row in ours)
 
 
+TRAINED = tuple(a for a in registry.names("adapters") if a not in ("none", "rls"))
+
+
 @pytest.mark.parametrize(
-    ("flag", "adapters", "members"),
+    ("flag", "adapters", "members", "network"),
     [
-        ([], (), None),
-        (["--adapter", "maml"], ("maml",), None),
-        (["--adapter", "bayes,maml", "--members", 4], ("bayes", "maml"), 4),
-        (["--adapter", "all"], ("bayes", "maml", "maml_bayes"), None),
+        ([], (), None, None),
+        (["--adapter", "maml"], ("maml",), None, None),
+        (["--adapter", "bayes,maml", "--members", 4], ("bayes", "maml"), 4, None),
+        (["--network", "graph"], (), None, "graph"),
+        (["--adapter", "all"], TRAINED, None, None),
     ],
 )
 def test_train_passes_on_what_to_train(
     flag: list[str],
     adapters: tuple[str, ...],
     members: int | None,
+    network: str | None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = []
     monkeypatch.setattr("mbmrl.train.train", lambda *args: asked.append(args) or args[1])
     assert command("train", "--robot", SIM, "--out", tmp_path, "--minutes", 2, *flag) == 0
-    assert asked == [(SIM, tmp_path, 2.0, 0, adapters, members)]
+    assert asked == [(SIM, tmp_path, 2.0, 0, adapters, members, network)]

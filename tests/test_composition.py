@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
 from torch import Tensor
 
 from controllers.auto import Auto
+from controllers.ensemble import Curious, Ensemble
 from controllers.history import History
 from controllers.learned import LearnedModel
+from controllers.robust import Robust
 from controllers.surprise import Surprise
 from mbmrl import registry
 from mbmrl.adapters.base import Adapter
 from mbmrl.dynamics import Affine, Dynamics, Params
 from mbmrl.params import take, together
 from mbmrl.spec import Field, RobotSpec
-from mbmrl.types import Transitions
+from mbmrl.types import CostFn, Plan, RolloutFn, Transitions
 
 SPEC = RobotSpec(
     name="cart",
@@ -272,3 +275,109 @@ def test_learners_change_only_where_another_is_clearly_better() -> None:
 def test_learners_that_nobody_judges_are_refused() -> None:
     with pytest.raises(ValueError, match="held_back"):
         Auto([LearnedModel(model(), Answer(model(1)), WINDOW, 0)])
+
+
+# --- ensembles -----------------------------------------------------------------------------------
+
+
+class First:
+    """A planner that says what the candidates cost it, and takes the first."""
+
+    def __init__(self, acts: Tensor) -> None:
+        self.acts, self.costs = acts, torch.zeros(0)
+
+    def reset(self, num_robots: int = 1) -> None:
+        pass
+
+    def plan(self, obs: Tensor, rollout: RolloutFn, cost: CostFn) -> Plan:
+        predicted = rollout(obs, self.acts)
+        self.costs = cost(predicted, self.acts)
+        actions = self.acts[:, 0]
+        valid = torch.ones(len(obs), dtype=torch.bool)
+        return Plan(actions[:, 0], actions, predicted[:, 0], self.costs[:, 0], actions, valid)
+
+
+def speed_cost(future: Tensor, acts: Tensor) -> Tensor:
+    return future[..., 0].mean(-1)
+
+
+def candidates(robots: int) -> Tensor:
+    return torch.randn(robots, 5, 4, 1, generator=torch.Generator().manual_seed(2))
+
+
+def ensemble(seeds: Sequence[int]) -> Ensemble:
+    priors = [model(k) for k in seeds]
+    made = [registry.load("adapters", "bayes")(p).requires_grad_(False) for p in priors]
+    pairs = zip(priors, made, strict=True)
+    return Ensemble([LearnedModel(p, a, WINDOW, 0, cuts=True) for p, a in pairs])
+
+
+def test_an_ensemble_plans_for_the_mean_and_shuns_what_it_disagrees_about() -> None:
+    obs, acts = torch.randn(2, 2), candidates(2)
+    members = ensemble([1, 2, 3])
+    for pessimism in (0.0, 0.7):
+        first = First(acts)
+        Robust(first, members.others, pessimism).plan(obs, members.rollout(), speed_cost)
+        each = torch.stack(
+            [
+                speed_cost(m.dynamics.rollout(m.dynamics.prior())(obs, acts), acts)
+                for m in members.members
+            ]
+        )
+        expected = each.mean(0) + pessimism * each.std(0, correction=0)
+        torch.testing.assert_close(first.costs, expected)
+
+
+def test_a_member_that_foresees_no_number_rules_a_candidate_out() -> None:
+    first, acts = First(candidates(1)), candidates(1)
+
+    def broken(obs: Tensor, acts: Tensor) -> Tensor:
+        future = model(2).rollout(model(2).prior())(obs, acts)
+        future[:, 3] = torch.nan
+        return future
+
+    good = model(1).rollout(model(1).prior())
+    Robust(first, lambda: [broken], 0.5).plan(torch.zeros(1, 2), good, speed_cost)
+    assert first.costs.isfinite().tolist() == [[True, True, True, False, True]]
+    assert acts.isfinite().all()
+
+
+def test_curiosity_rises_at_a_change_and_fades() -> None:
+    truth, changed = model(1), model(1)
+    changed.biases[-1] += torch.tensor([6.0, -6.0])
+    members = ensemble([1, 2])
+    g = torch.Generator().manual_seed(4)
+    curious = []
+    for t in range(80):
+        members.rollout()
+        members.observe(tick([truth, changed if t >= 40 else truth], g))
+        assert members.curiosity is not None
+        curious.append(members.curiosity.clone())
+    told = torch.stack(curious)
+    assert not told[:40].any() and not told[:, 0].any()
+    top = int(told[:, 1].argmax())
+    assert told[top, 1] == 1.0 and 40 <= top < 55
+    assert (told[top + 1 : 75, 1] < told[top:74, 1]).all()
+    members.reset()
+    assert members.curiosity is None
+
+
+def test_the_curious_prefer_what_their_models_differ_about_and_only_then() -> None:
+    obs, acts = torch.zeros(2, 2), candidates(2)
+    members = ensemble([1, 2])
+    first = First(acts)
+    planner = Curious(first, members, torch.ones(2), bonus=0.5)
+    planner.reset(2)
+    members.curiosity = torch.zeros(2)
+    planner.plan(obs, members.rollout(), speed_cost)
+    calm = first.costs
+    members.curiosity = torch.tensor([0.0, 1.0])
+    planner.plan(obs, members.rollout(), speed_cost)
+    futures = torch.stack(
+        [m.dynamics.rollout(m.dynamics.prior())(obs, acts) for m in members.members]
+    )
+    apart = futures.std(0, correction=0).mean((-2, -1))
+    torch.testing.assert_close(first.costs[0], calm[0])
+    gained = calm[1] - first.costs[1]
+    worth = (apart[1] / apart[1].mean()).clamp(max=3.0) * 0.5 * calm[1].std(correction=0)
+    torch.testing.assert_close(gained, worth)

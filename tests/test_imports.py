@@ -26,6 +26,7 @@ LEARNING = (
     "mbmrl.types",
     "mbmrl.dynamics",
     "mbmrl.params",
+    "mbmrl.graph",
     "mbmrl.adapters",
     "mbmrl.meta",
     "mbmrl.data",

@@ -31,7 +31,7 @@ def planned(*others: RolloutFn) -> Plan:
     """For one robot that is to be at 1 after a single step, and is obedient."""
     one = np.ones(1)
     cem = CEM(-one, one, 0 * one, horizon=1, num_knots=1, num_samples=(64,) * 6, min_std=0.001)
-    planner = Robust(cem, others)
+    planner = Robust(cem, lambda: others)
     planner.reset(1)
 
     def cost(obs: Tensor, acts: Tensor) -> Tensor:

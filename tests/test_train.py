@@ -23,12 +23,17 @@ import torch
 from dummy import SPEC, SimPointMass
 from rich.progress import Progress
 
+from controllers.learned import LearnedModel
 from mbmrl import checkpoint, compose, conditions
 from mbmrl import train as training
+from mbmrl.compose import learned_model
 from mbmrl.data import Episodes, Store
+from mbmrl.dynamics import Dynamics
 from mbmrl.fit import FitConfig
+from mbmrl.graph import GraphDynamics
 from mbmrl.registry import UnknownName
 from mbmrl.settings import Settings
+from mbmrl.spec import SpecError
 from mbmrl.train import Job, TrainError, collect, train
 
 ROBOT = "dummy:SimPointMass"
@@ -242,6 +247,25 @@ def test_an_ensemble(whole: Recorded, tmp_path: Path) -> None:
     for name, begun in starts[1:]:
         assert name in ("none", "bayes")
         assert all(torch.equal(w, p.weights[0]) for w, (p, _) in zip(begun, base, strict=True))
+
+
+def test_a_network_over_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It learns as such, stage after stage, and drives as a plain network of the same function."""
+    with in_this_process(settings=replace(TINY, babble=5, expert=0)):
+        with pytest.raises(SpecError, match="links"):
+            train(ROBOT, tmp_path / "no", network="graph")
+        linked = replace(SimPointMass.spec, tree={"force": ""})
+        monkeypatch.setattr(SimPointMass, "spec", linked)
+        train(ROBOT, tmp_path / "yes", network="graph")
+    made = checkpoint.load(tmp_path / "yes")
+    assert all(isinstance(prior, GraphDynamics) for prior, _ in made.learners.values())
+    assert "--network graph" in made.training["command"]
+    model = learned_model("default", made)
+    assert isinstance(model, LearnedModel)
+    plain, learned = model.dynamics, made.learner("bayes")[0]
+    assert type(plain) is Dynamics
+    obs, act = torch.randn(5, linked.num_obs), torch.randn(5, linked.num_act)
+    torch.testing.assert_close(plain(obs, act), learned(obs, act))
 
 
 # --- cut off and resumed -------------------------------------------------------------------------

@@ -89,10 +89,9 @@ class Maml(Adapter):
         if self.rates == "parameter":
             weight = layer.weight - rate * self.log_full[i].exp() * (x.mT @ e)
             return Affine(weight, layer.bias + shift)
-        keys, values = -rate * x, e
         if self.rates == "factored":
-            keys, values = keys * self.log_row[i].exp(), values * self.log_col[i].exp()
-        return layer.plus(shift, keys, values)
+            rate, e = rate * self.log_row[i].exp(), e * self.log_col[i].exp()
+        return layer.plus(shift, x * -rate, e)
 
 
 class MamlScalar(Maml):
@@ -140,9 +139,9 @@ def backward(
     """Each layer's inputs on the window, and the inner loss's gradient at each layer's output."""
     inputs, slopes = [x], []
     for layer in params[:-1]:
-        z = layer(inputs[-1])
-        slopes.append(prior.act_slope(z))
-        inputs.append(prior.act_fn(z))
+        value, slope = prior.act_and_slope(layer(inputs[-1]))
+        inputs.append(value)
+        slopes.append(slope)
     residual = params[-1](inputs[-1]) - y
     error = BOUND * torch.tanh(residual / BOUND) / (y.shape[-2] * y.shape[-1])
     errors = [error]

@@ -49,9 +49,11 @@ class Memory(Latent):
 
     def recalled(self, rows: Float[Tensor, "*b m s"]) -> Float[Tensor, "*b z"]:
         """The code that windows like this one suggest; nought where none was met."""
-        query, known = self.encoder(rows).mean(-2), self.kept[: int(self.met)]
-        keys = self.encoder(known).mean(-2)
-        return (query @ keys.mT / EMBEDDING**0.5).softmax(-1) @ self.recall(keys)
+        query = self.encoder(rows).mean(-2)
+        keys = self.encoder(self.kept.clone()).mean(-2)  # it changes before the gradient is taken
+        met = torch.arange(WINDOWS) < self.met
+        likeness = (query @ keys.mT / EMBEDDING**0.5).masked_fill(~met, -1e9)
+        return (likeness.softmax(-1) * met) @ self.recall(keys)
 
     def objective(
         self, prior: Dynamics, support: Transitions, query: Transitions

@@ -15,7 +15,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.functional import mse_loss
 
 from mbmrl import registry
-from mbmrl.adapters.base import Adapter
+from mbmrl.adapters.base import Adapter, Recursive
 from mbmrl.adapters.maml import Maml
 from mbmrl.bench.plan import SPEC
 from mbmrl.bench.turns import Work, in_turn
@@ -104,8 +104,17 @@ def _adapt(case: Case, repeats: int) -> list[MetaSpeed]:
     window = _transitions(1, case.support)
     rivals: dict[str, Work] = {"": _unavoidable(dynamics, [(case.support, 2)])}
     for name, adapter in _adapters(dynamics).items():
-        rivals[name] = torch.no_grad()(partial(adapter.adapt, dynamics, window))
+        rivals[name] = torch.no_grad()(_tick(adapter, dynamics, window))
     return _rows("adapt", case, rivals, {}, (1, 0), 20 * repeats)
+
+
+def _tick(adapter: Adapter, dynamics: Dynamics, window: Transitions) -> Work:
+    """What adapting takes at every tick; what remembers takes in the newest transition alone."""
+    if not isinstance(adapter, Recursive):
+        return partial(adapter.adapt, dynamics, window)
+    known = adapter.follow(dynamics, window)
+    newest = Transitions(*(x[:, -1:] for x in window))
+    return lambda: adapter.params(dynamics, adapter.step(dynamics, known, newest))
 
 
 def _meta(case: Case, repeats: int) -> list[MetaSpeed]:

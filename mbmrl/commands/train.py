@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import arg
 
@@ -73,6 +73,13 @@ class Train:
             "time of fitting; when left out, one.",
         ),
     ] = None
+    network: Annotated[
+        Literal["mlp", "graph"] | None,
+        arg(
+            help="A plain network, or one that passes messages along the links that the robot's "
+            "spec names; when left out, the plain one.",
+        ),
+    ] = None
 
     def __call__(self) -> None:
         """Train."""
@@ -85,7 +92,7 @@ class Train:
             adapters = tuple(a for a, c in every.items() if a != "none" and not c.trained_as)
         elif adapters == ("default",):
             adapters = ()
-        how = (self.minutes, self.seed, adapters, self.members)
+        how = (self.minutes, self.seed, adapters, self.members, self.network)
         if self.data:
             out = train_from(self.data, self.out, self.robot, *how)
         else:
