@@ -13,7 +13,6 @@ from mbmrl.adapters.maml import backward
 from mbmrl.dynamics import Dynamics, Params
 from mbmrl.types import Transitions
 
-STEPS = 3
 REACH = 10.0
 """Codes lie within this distance of nought, each number of them."""
 
@@ -31,6 +30,7 @@ class Latent(Adapter):
     """
 
     name: ClassVar[str] = "latent"
+    steps: ClassVar[int] = 3
 
     def __init__(self, dynamics: Dynamics, size: int = 16) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Latent(Adapter):
         """The code after gradient steps on the window."""
         x, y = prior.inputs(window.obs, window.act), prior.targets(window)
         rate = self.log_rate.exp()
-        for _ in range(STEPS):
+        for _ in range(self.steps):
             inputs, errors = backward(prior, self.decode(prior, code), x, y)
             slope = torch.zeros_like(code)
             layers = zip(inputs, errors, self.down, self.up, self.shift, strict=True)

@@ -12,7 +12,7 @@ from mbmrl.adapters.maml import BOUND
 from mbmrl.dynamics import Affine, Dynamics, Params
 from mbmrl.types import Transitions
 
-STEPS, HIDDEN = 4, 4
+STEPS, HIDDEN = 3, 4
 SCALE = 7.0
 """Gradients are told as their logarithms, of which this many make one."""
 
@@ -23,7 +23,7 @@ class LearnedOptimizer(Adapter):
     The meta-learner of Ravi & Larochelle 2017 (eq. 2 to 4, there an LSTM whose cell is the
     parameters): one small GRU, shared by all coordinates, reads each one's gradient and says how
     much of its update so far to keep, f, and how far to follow the gradient, i. A step is taken on
-    each quarter of the window, oldest first. What f keeps is the update and not the parameter, so
+    each third of the window, oldest first. What f keeps is the update and not the parameter, so
     that where nothing is wrong nothing changes.
     """
 

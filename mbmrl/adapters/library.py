@@ -1,4 +1,4 @@
-"""A library of priors: the likeliest on the window is where the gradient steps begin."""
+"""A library of priors: the likeliest on the window is where the gradient step begins."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PRIORS = 8
 
 
 class Library(Latent):
-    """Learned codes, each with the weight that the window gives it, then gradient steps.
+    """Learned codes, each with the weight that the window gives it, then a gradient step.
 
     FAMLE (arXiv 2003.04663) trains an embedding for every training condition and takes the
     likeliest one; these share theirs among all conditions, and their mixture by likelihood can be
@@ -26,6 +26,7 @@ class Library(Latent):
 
     name: ClassVar[str] = "library"
     corrects: ClassVar[bool] = False
+    steps: ClassVar[int] = 1
 
     def __init__(self, dynamics: Dynamics) -> None:
         super().__init__(dynamics)

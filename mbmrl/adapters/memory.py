@@ -19,7 +19,7 @@ EMBEDDING, HIDDEN = 32, 64
 
 
 class Memory(Latent):
-    """Attention over windows met before gives a code, from which the gradient steps are taken.
+    """Attention over windows met before gives a code, from which the gradient step is taken.
 
     A window is embedded as the mean of what an encoder makes of its transitions; the memory's
     windows are weighed by their embeddings' likeness to this one's, as in matching networks (arXiv
@@ -28,6 +28,7 @@ class Memory(Latent):
 
     name: ClassVar[str] = "memory"
     corrects: ClassVar[bool] = False
+    steps: ClassVar[int] = 1
 
     def __init__(self, dynamics: Dynamics) -> None:
         super().__init__(dynamics)
