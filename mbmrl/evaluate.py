@@ -42,6 +42,8 @@ TIMED = 60
 """Ticks that the decision times come from."""
 TIMED_TRUE = 10
 """The same for the true simulator as the model, which is slow and no real controller."""
+SMOOTH_S, SHOWS_S = 0.5, 3.0
+"""Over how long gains are averaged, and how soon a loss shows, where recovery is timed [s]."""
 MODEL_ERRORS = (
     "pred_error_prior",
     "pred_error_adapted",
@@ -81,6 +83,8 @@ class Row:
         open_loop_error_prior: mean squared normalised error of θ* over the ten steps it predicts
             open loop.
         open_loop_error_adapted: the same of the model that planned.
+        recovery_s: how long after the onset it was back to what it then kept up, see
+            :func:`recovery` [s]; NaN where nothing happened, or too late to tell.
     """
 
     robot: str
@@ -102,6 +106,7 @@ class Row:
     pred_error_adapted: float
     open_loop_error_prior: float
     open_loop_error_adapted: float
+    recovery_s: float = math.nan
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary; null where a number does not apply."""
@@ -331,6 +336,9 @@ def _drive(
                 score=after.score,
                 cross_track_m=after.cross_track_m,
                 fell=whole.fell,
+                recovery_s=recovery(log.gain[from_onset(robot.perturb, dt), lane], dt)
+                if robot.perturb
+                else math.nan,
                 **timing._asdict(),
                 **{name: getattr(after, name) for name in MODEL_ERRORS},
             )
@@ -368,6 +376,35 @@ def phase(log: Log, lane: int, ticks: slice, dt: float) -> Phase:
         fell=bool(log.fell[ticks, lane].any()),
         **{name: mean_of(log.info.get(name)) for name in MODEL_ERRORS},
     )
+
+
+def recovery(gain: Float[np.ndarray, " t"], dt: float) -> float:
+    """How long after an onset a robot was back to nine tenths of what it reaches in the end [s].
+
+    Gains are averaged over :data:`SMOOTH_S`; what it reaches in the end is the mean of the last
+    half. The loss shows as their least value within :data:`SHOWS_S`, and the time counts until they
+    are back: 0 where they were never below, all the time there was where they never come back or
+    nothing is reached.
+
+    Args:
+        gain: from the onset on.
+        dt: control period [s].
+
+    Returns:
+        [s]; NaN for less than twice the time in which a loss shows.
+    """
+    width, shows = max(1, round(SMOOTH_S / dt)), round(SHOWS_S / dt)
+    if len(gain) < 2 * shows:
+        return math.nan
+    wanted = 0.9 * gain[len(gain) // 2 :].mean()
+    mean = np.convolve(gain, np.full(width, 1 / width), "valid")
+    lowest = int(mean[:shows].argmin())
+    if mean[lowest] >= wanted > 0:
+        return 0.0
+    back = np.flatnonzero(mean[lowest:] >= wanted)
+    if wanted <= 0 or not back.size:
+        return len(gain) * dt
+    return float((lowest + back[0] + width) * dt)
 
 
 def from_onset(condition: Sequence[Perturbation], dt: float) -> slice:

@@ -24,7 +24,7 @@ def agents_table(rows: Sequence[Row]) -> Table:
     agents = _agents(rows)
     with_oracle = "oracle" in agents
     columns = ["agent", "score", *(["of oracle"] if with_oracle else []), "off the path [cm]"]
-    columns += ["falls", "tick p50 / p99 [ms]", "n"]
+    columns += ["recovery [s]", "falls", "tick p50 / p99 [ms]", "n"]
     table = _table(f"{rows[0].robot}: after the onset, mean [95 % interval]", columns)
     for agent in agents:
         own = [r for r in rows if r.agent == agent]
@@ -34,6 +34,7 @@ def agents_table(rows: Sequence[Row]) -> Table:
             mean(rows, "score", agent).text(),
             *fraction,
             mean(rows, "cross_track_m", agent).text(scale=100, digits=1),
+            mean(rows, "recovery_s", agent).text(digits=1),
             str(sum(r.fell for r in own)),
             f"{own[0].tick_ms_p50:.1f} / {own[0].tick_ms_p99:.1f}",
             str(len(own)),

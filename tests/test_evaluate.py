@@ -22,7 +22,7 @@ from mbmrl.compose import task_for
 from mbmrl.conditions import Condition
 from mbmrl.drive import Drive
 from mbmrl.episode import Log, run_episodes
-from mbmrl.evaluate import Evaluation, Interval, Row, bootstrap
+from mbmrl.evaluate import Evaluation, Interval, Row, bootstrap, recovery
 from mbmrl.spec import SpecError
 from mbmrl.tasks import SpeedTask
 from robots.perturbations.base import PerturbationError
@@ -89,6 +89,7 @@ def test_every_condition_agent_and_seed_is_driven_once(folder: Path) -> None:
     adapting, resting = rows[0], rows[6]
     assert adapting.pred_error_prior > 0 and adapting.pred_error_adapted > 0
     assert math.isnan(resting.pred_error_prior) and math.isnan(resting.cross_track_m)
+    assert math.isnan(rows[2].recovery_s)  # from nothing
 
 
 def test_a_row_is_the_same_whatever_else_is_evaluated(
@@ -423,6 +424,30 @@ def test_tables_tell_agents_apart() -> None:
     console.print(report.comparison_table(rows))
     lines = [" ".join(line.split()) for line in console.export_text().splitlines()]
     assert "default 0.80 [0.80, 0.80] 0.80 [0.80, 0.80] 2.0 [2.0, 2.0] 0" in " ".join(lines)
-    assert "frozen 0.40 [0.40, 0.40] 0.40 [0.40, 0.40] 2.0 [2.0, 2.0] 4" in " ".join(lines)
+    assert "frozen 0.40 [0.40, 0.40] 0.40 [0.40, 0.40] 2.0 [2.0, 2.0] 0.0 [0.0, 0.0] 4" in " ".join(lines)
     assert "all 2 frozen 0.40 [0.40, 0.40] 2.00 [2.00, 2.00] 1.00 [1.00, 1.00]" in lines
     assert "oracle -0.20 [-0.20, -0.20] 0.80 [0.80, 0.80] 1.00 [1.00, 1.00]" in lines
+
+
+# --- how soon it recovers ------------------------------------------------------------------------
+
+
+def gains(*parts: tuple[float, float]) -> np.ndarray:
+    """Constant gains, each (seconds, gain), at 10 Hz."""
+    return np.concatenate([np.full(round(10 * seconds), gain) for seconds, gain in parts])
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ([(10, 1.0)], 0.0),  # nothing lost
+        ([(0.3, 1.0), (1.2, 0.1), (8.5, 0.8)], 2.0),  # at once again, seen over half a second
+        ([(2, 1.0), (1, 0.0), (7, 0.5)], 3.5),  # it shows late
+        ([(10, 0.0)], 10.0),  # it reaches nothing
+        ([(10, -0.5)], 10.0),
+        ([(2, 0.9), (8, 0.3)], 0.0),  # worse later than at first: that is what it reaches
+        ([(5.9, 1.0)], math.nan),  # too short to say
+    ],
+)
+def test_how_long_until_it_is_back(parts: list[tuple[float, float]], expected: float) -> None:
+    assert recovery(gains(*parts), 0.1) == pytest.approx(expected, abs=0.05, nan_ok=True)
