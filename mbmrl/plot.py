@@ -29,6 +29,11 @@ COLOURS = {
     "oracle": "#009E73",
     "nominal": "#56B4E9",
     "robust": "#000000",
+    # the rest from Tol's muted colours
+    "alert": "#332288",
+    "auto": "#999933",
+    "ensemble": "#44AA99",
+    "curious": "#882255",
 }
 DAMAGE = "#D32F2F"
 INK, FAINT = "#222222", "#9AA0A6"
@@ -40,6 +45,10 @@ TITLES = {
     "oracle": "oracle: true simulator",
     "nominal": "nominal: undamaged simulator",
     "robust": "robust: any of some damages",
+    "alert": "alert: forgets at a change",
+    "auto": "auto: the best learner lately",
+    "ensemble": "ensemble: pessimistic",
+    "curious": "curious: tries after a change",
 }
 
 STYLE: Any = {

@@ -26,7 +26,7 @@ class Bayes(Adapter):
 
     def __init__(self, dynamics: Dynamics) -> None:
         super().__init__()
-        features = dynamics.hidden[-1]
+        features = dynamics.prior()[-1].weight.shape[0]
         self.log_scale = nn.Parameter(torch.full((features + 1,), -3.0))
         self.log_noise = nn.Parameter(torch.tensor(-1.0))
         self.log_ageing = nn.Parameter(torch.tensor(-3.0))
