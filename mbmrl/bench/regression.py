@@ -32,7 +32,7 @@ HIDDEN = (40, 40)
 """The network of MAML's own sinusoids (arXiv 1703.03400, section 5.1)."""
 POINTS = (5, 10)
 TASKS, TEST_TASKS, LENGTH, QUERY = 2000, 400, 60, 40
-UPDATES = 3000
+UPDATES = 1500
 
 Curve = Callable[[Float[np.ndarray, "t n"]], Float[np.ndarray, "t n"]]
 

@@ -31,7 +31,7 @@ class Bench:
     'mbmrl[bench]'); --sim times the simulation against dm_control's own loop; --ros times the
     control loop over ROS 2 topics, a minute a robot, the controller in a process of its own; `cart`
     is a robot for 100 Hz. --regression tests no speed but every learner, without a robot: curves
-    from 5 and 10 points, about an hour in all.
+    from 5 and 10 points, half an hour in all.
 
     For example:
 
