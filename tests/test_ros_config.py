@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
+from mbmrl import checkpoint as checkpoints
 from mbmrl import registry, tasks
-from mbmrl.ros.build import PARAMS, command_path
+from mbmrl.ros.build import PARAMS, agent_for, command_path
 from mbmrl.ros.env import CONFIG
 from mbmrl.ros.params import ROBOT_PARAMS
 from robots.topics import Layout
@@ -50,3 +51,9 @@ def test_the_watchdogs_safe_command_is_the_controllers(name: str) -> None:
 def test_the_simulated_robot_reads_the_same_file(name: str) -> None:
     shared = YAML(typ="safe", pure=True).load((CONFIG / f"{name}.yaml").read_text())["/**"]
     assert not set(shared["ros__parameters"]) - {p.name for p in ROBOT_PARAMS}
+
+
+def test_an_agent_of_several_models_is_refused() -> None:
+    asked = {p.name: p.default for p in PARAMS} | {"robot": "rover", "agent": "auto"}
+    with pytest.raises(ValueError, match="'auto' has several models"):
+        agent_for(checkpoints.load(checkpoints.SHIPPED / "rover"), asked)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from controllers.agent import Agent
+from controllers.learned import LearnedModel
 from mbmrl import checkpoint as checkpoints
 from mbmrl import registry, tasks
 from mbmrl.checkpoint import Checkpoint
@@ -113,7 +114,11 @@ def checkpoint_for(robot: str, folder: str) -> Checkpoint:
 
 
 def agent_for(checkpoint: Checkpoint, p: dict[str, Any]) -> Agent:
-    """Model, planner and task, as the parameters say."""
+    """Model, planner and task, as the parameters say.
+
+    Raises:
+        ValueError: for an agent of several models: adapting could not be switched off.
+    """
     spec = checkpoint.spec
     robot = registry.load("robots", p["robot"]) if p["robot"] else Robot
     name = p["task"] or (robot.task if p["robot"] else "twist")
@@ -128,7 +133,13 @@ def agent_for(checkpoint: Checkpoint, p: dict[str, Any]) -> Agent:
     plan = {**settings.plan, **{k: v for k, v in size.items() if v}}
     settings = dataclasses.replace(settings, plan=plan)
     planner = make_planner(spec, settings, p["planner"] or None, seed=p["seed"])
-    return Agent(learned_model(p["agent"], checkpoint), planner, task)
+    model = learned_model(p["agent"], checkpoint)
+    if not isinstance(model, LearnedModel):
+        raise ValueError(
+            f"agent {p['agent']!r} has several models: here one drives, default, frozen, pooled or "
+            "that of an adapter"
+        )
+    return Agent(model, planner, task)
 
 
 def warm_up(agent: Agent, robot: Topics) -> None:
