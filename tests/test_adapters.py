@@ -19,12 +19,12 @@ from mbmrl.adapters.context import Context
 from mbmrl.adapters.fomaml import FirstOrder
 from mbmrl.adapters.latent import REACH, Latent
 from mbmrl.adapters.learned_optimizer import LearnedOptimizer
-from mbmrl.adapters.library import Library
 from mbmrl.adapters.maml import BOUND, Maml, Rates
 from mbmrl.adapters.maml_bayes import MamlBayes
 from mbmrl.adapters.memory import LENGTH as MEMORY_LENGTH
 from mbmrl.adapters.memory import Memory
 from mbmrl.adapters.none import NoAdapter
+from mbmrl.adapters.priors import Priors
 from mbmrl.adapters.recurrent import Recurrent
 from mbmrl.adapters.reptile import Reptile
 from mbmrl.adapters.rls import Rls
@@ -468,16 +468,16 @@ def test_the_steps_in_the_code_are_gradient_steps() -> None:
     assert found.abs().max() > 1e-3
 
 
-def test_the_library_begins_with_the_likeliest_prior() -> None:
+def test_it_begins_with_the_likeliest_prior() -> None:
     """A window that one of its priors made: that one is taken, and another window another."""
     dynamics = model()
-    library = make(Library, dynamics)
-    assert isinstance(library, Library)
+    priors = make(Priors, dynamics)
+    assert isinstance(priors, Priors)
     data = window(LONGEST)
     for k in range(3):
-        own = library.decode(dynamics, library.codes[k])
+        own = priors.decode(dynamics, priors.codes[k])
         after = dynamics.unroll(own, data.obs, data.act[:, None])[:, 0]
-        likelihood = library.likelihoods(dynamics, data._replace(next_obs=after))
+        likelihood = priors.likelihoods(dynamics, data._replace(next_obs=after))
         assert likelihood.argmax() == k
         torch.testing.assert_close(likelihood[k], torch.zeros_like(likelihood[k]))
 

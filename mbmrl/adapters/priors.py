@@ -1,4 +1,4 @@
-"""A library of priors: the likeliest on the window is where the gradient step begins."""
+"""Several priors: the likeliest on the window is where the gradient step begins."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from mbmrl.adapters.maml import BOUND
 from mbmrl.dynamics import Dynamics, Params
 from mbmrl.types import Transitions
 
-PRIORS = 8
+COUNT = 8
 
 
-class Library(Latent):
+class Priors(Latent):
     """Learned codes, each with the weight that the window gives it, then a gradient step.
 
     FAMLE (arXiv 2003.04663) trains an embedding for every training condition and takes the
@@ -24,13 +24,13 @@ class Library(Latent):
     learned end to end.
     """
 
-    name: ClassVar[str] = "library"
+    name: ClassVar[str] = "priors"
     corrects: ClassVar[bool] = False
     steps: ClassVar[int] = 1
 
     def __init__(self, dynamics: Dynamics) -> None:
         super().__init__(dynamics)
-        self.codes = nn.Parameter(0.5 * torch.randn(PRIORS, self.size))
+        self.codes = nn.Parameter(0.5 * torch.randn(COUNT, self.size))
         self.log_sharpness = nn.Parameter(torch.zeros(()))
 
     def adapt(self, prior: Dynamics, window: Transitions) -> Params:
@@ -42,9 +42,9 @@ class Library(Latent):
 
     def likelihoods(self, prior: Dynamics, window: Transitions) -> Float[Tensor, "*b k"]:
         """Of each prior on the window, as logarithms."""
-        each = self.codes.reshape(PRIORS, *(1,) * (window.act.dim() - 2), self.size)
+        each = self.codes.reshape(COUNT, *(1,) * (window.act.dim() - 2), self.size)
         x = prior.inputs(window.obs, window.act)
-        each = each.expand(PRIORS, *x.shape[:-2], -1)
-        said = prior.predict(self.decode(prior, each), x.expand(PRIORS, *x.shape))
+        each = each.expand(COUNT, *x.shape[:-2], -1)
+        said = prior.predict(self.decode(prior, each), x.expand(COUNT, *x.shape))
         errors = (said - prior.targets(window)).clamp(-BOUND, BOUND).square().mean(-1).sum(-1)
         return -self.log_sharpness.exp() * errors.movedim(0, -1)
