@@ -124,10 +124,17 @@ class Results:
         return [row for row in self.rows if row.robot == robot]
 
 
-def suite(robot: SimRobot) -> list[Condition]:
-    """The sound robot, its single held-out perturbations, and the faults ``robust`` knows."""
+def suite(robot: SimRobot, per_kind: int | None = None) -> list[Condition]:
+    """The sound robot, its single held-out perturbations, and the faults ``robust`` knows.
+
+    Args:
+        robot: of which kind.
+        per_kind: at most so many held-out ones of every kind, the first of the robot's test suite.
+    """
     single = [c for c in conditions.test_suite(robot) if len(c) == 1]
-    return [(), *single, *faults(robot)]
+    kinds = [c[0].name for c in single]
+    held_out = [c for i, c in enumerate(single) if kinds[:i].count(kinds[i]) < (per_kind or i + 1)]
+    return [(), *held_out, *faults(robot)]
 
 
 def gaps(record: Results, robot: str) -> list[Gap]:

@@ -121,6 +121,11 @@ def test_every_kind_is_driven_by_itself(name: str) -> None:
     assert kinds == {kind.name for kind in conditions.kinds_for(robot)}
     assert suite[0] == () and all(len(c) == 1 for c in suite[1:])
     assert suite[-4:] == faults(robot)
+    names = [c[0].name for c in suite[1:-4]]
+    fewer = discriminate.suite(robot, 2)
+    assert [c for c in suite if c in fewer] == fewer and fewer[-4:] == faults(robot)
+    assert [c[0].name for c in fewer[1:-4]].count("damaged_leg") == 2 < names.count("damaged_leg")
+    assert {c[0].name for c in fewer[1:-4]} == set(names)
 
 
 def test_it_goes_on_where_it_was_cut_off(

@@ -154,6 +154,10 @@ class Discriminate:
     robust_where_it_matters: Annotated[
         bool, arg(help="Drive robust only where oracle beats nominal.")
     ] = False
+    per_kind: Annotated[
+        int | None,
+        arg(metavar="N", help="At most so many held-out perturbations of a kind; else all."),
+    ] = None
     episodes: Annotated[int, arg(metavar="N", help="Per perturbation and planner.")] = 5
     seconds: Seconds = 10.0
     seed: Annotated[int, arg(metavar="N", help="Of the first episode; the next one has N + 1.")] = 0
@@ -165,7 +169,13 @@ class Discriminate:
 
     def __call__(self) -> None:
         """Compare."""
-        check_numbers(seconds=self.seconds, seed=self.seed, episodes=self.episodes, jobs=self.jobs)
+        check_numbers(
+            seconds=self.seconds,
+            seed=self.seed,
+            episodes=self.episodes,
+            jobs=self.jobs,
+            per_kind=self.per_kind,
+        )
         check_file(self.json)
         check_file(self.markdown, "--markdown")
         import torch
@@ -181,7 +191,8 @@ class Discriminate:
         what = Evaluation(
             robot=self.robot,
             conditions=tuple(
-                conditions.starting(c, ONSET * self.seconds) for c in discriminate.suite(cls())
+                conditions.starting(c, ONSET * self.seconds)
+                for c in discriminate.suite(cls(), self.per_kind)
             ),
             agents=("oracle", "nominal"),
             paths=courses(cls, None, 1),
