@@ -224,9 +224,7 @@ class SamplingPlanner(ABC):
         def evaluate(
             knots: Float[Tensor, "r n k u"],
         ) -> tuple[Float[Tensor, "r n h u"], Float[Tensor, "r n h o"], Float[Tensor, "r n"]]:
-            # Interpolation keeps to the limits but for its last bit, which this clamp removes.
-            actions = torch.einsum("hk,rnku->rnhu", self._basis, knots)  # ten times as fast as @
-            actions = actions.clamp(self.low, self.high)
+            actions = self._actions(knots)
             predicted = rollout(obs, actions)
             costs = cost(predicted, actions).float()
             return actions, predicted, torch.where(costs.isfinite(), costs, torch.inf)
@@ -275,10 +273,20 @@ class SamplingPlanner(ABC):
             valid=valid,
         )
 
+    def candidates(self, num: int) -> Float[Tensor, "r num h u"]:
+        """Plans such as a call tries first: its widest noise around what was planned last."""
+        around = Belief(self._last, self._init_std.expand_as(self._last))
+        return self._actions(self._limited(self.sample(around, num)))
+
     def noise(self, num: int) -> Float[Tensor, "1 num k u"]:
         """Knots of unit variance, the same for all robots; coloured where that was asked for."""
         white = torch.randn(1, num, *self._last.shape[1:], generator=self.generator)
         return coloured(white, self.noise_beta) if self.noise_beta else white
+
+    def _actions(self, knots: Float[Tensor, "r n k u"]) -> Float[Tensor, "r n h u"]:
+        """Interpolate; that keeps to the limits but for its last bit, which the clamp removes."""
+        actions = torch.einsum("hk,rnku->rnhu", self._basis, knots)  # ten times as fast as @
+        return actions.clamp(self.low, self.high)
 
     def _limited(self, knots: Float[Tensor, "r n k u"]) -> Float[Tensor, "r n k u"]:
         """Within the action limits, and changing no faster than the actions may."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from controllers.agent import Agent, Model, TrueModel
 from controllers.auto import Auto
-from controllers.base import Planner
+from controllers.base import Planner, SamplingPlanner
 from controllers.ensemble import Curious, Ensemble
 from controllers.learned import LearnedModel
 from controllers.robust import Robust
@@ -60,12 +60,12 @@ def make_planner(
     *,
     true: bool = False,
     seed: int = 0,
-) -> Planner:
+) -> SamplingPlanner:
     """The robot's planner, or another by name, for its learned model or for the true simulator."""
     options = settings.true_plan if true else settings.plan
     if name not in (None, settings.planner):
         options = {"horizon": options["horizon"]} if "horizon" in options else {}
-    cls = registry.load("planners", name or settings.planner)
+    cls: type[SamplingPlanner] = registry.load("planners", name or settings.planner)
     if np.isfinite(spec.act_rate).any():
         options = {"max_change": spec.act_rate * spec.dt, **options}
     return cls(spec.act_low, spec.act_high, spec.rest, seed=seed, **options)
@@ -108,7 +108,7 @@ def make_agent(
         def truth(model: mujoco.MjModel | None) -> TrueModel:
             return TrueModel([partial(r.true_rollout, model=model) for r in simulated])
 
-        chooses = make_planner(spec, settings, planner, true=True, seed=seed)
+        chooses: Planner = make_planner(spec, settings, planner, true=True, seed=seed)
         if name == "robust":
             models = [simulated[0].under(fault) for fault in faults(simulated[0])]
             rollouts = [truth(model).rollout() for model in models]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +16,21 @@ from torch import Tensor
 
 from mbmrl.spec import RobotSpec
 from mbmrl.types import Transitions
+
+BRANCH_EVERY = 2
+"""Steps of an episode between those at which candidate plans branch off."""
+
+
+class Branches(NamedTuple):
+    """Where candidate plans would have led from every other step of e episodes, q steps far.
+
+    Attributes:
+        act: what they would have sent.
+        obs: what would have been observed; NaN where nobody can say.
+    """
+
+    act: Float[np.ndarray, "e k q u"]
+    obs: Float[np.ndarray, "e k q o"]
 
 
 @dataclass(frozen=True)
@@ -25,12 +42,14 @@ class Episodes:
         act: the actions really sent.
         onset: the step from which the condition holds; before it the robot is nominal.
         condition: what happened to the robot, e.g. ``"friction:scale=0.3"``; ``""`` nothing.
+        branches: what else could have happened; only a simulation knows.
     """
 
     obs: Float[np.ndarray, "e s o"]
     act: Float[np.ndarray, "e t u"]
     onset: Int[np.ndarray, " e"]
     condition: list[str]
+    branches: Branches | None = None
 
     def __len__(self) -> int:
         """Number of episodes."""
@@ -50,7 +69,22 @@ class Episodes:
         """Some of them."""
         rows = np.flatnonzero(keep)
         chosen = [self.condition[i] for i in rows]
-        return Episodes(self.obs[rows], self.act[rows], self.onset[rows], chosen)
+        branches = self.branches and Branches(*(x[rows] for x in self.branches))
+        return Episodes(self.obs[rows], self.act[rows], self.onset[rows], chosen, branches)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Episodes]) -> Episodes:
+        """Those of all parts; raises ValueError where some have branches and others have none."""
+        branches = [p.branches for p in parts if p.branches]
+        if len(branches) not in (0, len(parts)):
+            raise ValueError(f"only {len(branches)} of {len(parts)} parts have branches")
+        return cls(
+            np.concatenate([p.obs for p in parts]),
+            np.concatenate([p.act for p in parts]),
+            np.concatenate([p.onset for p in parts]),
+            [c for p in parts for c in p.condition],
+            Branches(*map(np.concatenate, zip(*branches, strict=True))) if branches else None,
+        )
 
 
 class Store:
@@ -71,14 +105,13 @@ class Store:
     def save(self, name: str, episodes: Episodes) -> None:
         """Write a batch; a kill in the middle leaves no half file."""
         part = self.folder / f".{name}.part"
+        measured = {"obs": episodes.obs, "act": episodes.act}
+        if episodes.branches:
+            measured |= {f"branch_{k}": x for k, x in episodes.branches._asdict().items()}
+        arrays: dict[str, Any] = {k: x.astype(np.float32) for k, x in measured.items()}
+        arrays |= {"onset": episodes.onset, "condition": np.array(json.dumps(episodes.condition))}
         with part.open("wb") as file:
-            np.savez_compressed(
-                file,
-                obs=episodes.obs.astype(np.float32),
-                act=episodes.act.astype(np.float32),
-                onset=episodes.onset,
-                condition=np.array(json.dumps(episodes.condition)),
-            )
+            np.savez_compressed(file, **arrays)
         os.replace(part, self.folder / f"{name}.npz")
 
     def load(self, spec: RobotSpec) -> Episodes:
@@ -90,20 +123,17 @@ class Store:
         names = self.names()
         if not names:
             raise ValueError(f"no episodes in {self.folder}")
-        parts = [self._read(n, spec) for n in names]
-        return Episodes(
-            np.concatenate([p.obs for p in parts]),
-            np.concatenate([p.act for p in parts]),
-            np.concatenate([p.onset for p in parts]),
-            [c for p in parts for c in p.condition],
-        )
+        return Episodes.joined([self._read(n, spec) for n in names])
 
     def _read(self, name: str, spec: RobotSpec) -> Episodes:
         path = self.folder / f"{name}.npz"
         try:
             with np.load(path, allow_pickle=False) as file:
                 condition = json.loads(str(file["condition"]))
-                episodes = Episodes(file["obs"], file["act"], file["onset"], condition)
+                branches = None
+                if "branch_act" in file:
+                    branches = Branches(file["branch_act"], file["branch_obs"])
+                episodes = Episodes(file["obs"], file["act"], file["onset"], condition, branches)
         except Exception as error:
             raise ValueError(
                 f"{path} cannot be read ({error}): delete it and train again"
@@ -124,6 +154,10 @@ class Windows:
     Every window is as likely as any other; but the windows of one draw are spread over the
     conditions, so that none rules a batch by chance, or is missing from it.
 
+    Where a candidate plan branched off at the end of a support, its query is that branch and not
+    what happened: a planner asks what else could be done, and a model that fits what was done may
+    answer that worse than its prior.
+
     Args:
         episodes: to draw from.
         spec: gives the mirror symmetry.
@@ -134,6 +168,7 @@ class Windows:
         self.obs = torch.from_numpy(episodes.obs).float()
         self.act = torch.from_numpy(episodes.act).float()
         self.onset = torch.from_numpy(episodes.onset).long()
+        self.branches = episodes.branches
         of_a_kind = np.argsort(np.array(episodes.condition), kind="stable")
         self.by_condition = torch.from_numpy(of_a_kind)
         order_o, sign_o, order_a, sign_a = spec.mirror_maps()
@@ -144,7 +179,7 @@ class Windows:
     def sample(
         self, rng: torch.Generator, batch: int, support: int, query: int
     ) -> tuple[Transitions, Transitions]:
-        """``batch`` windows: their first ``support`` transitions, and the ``query`` next ones.
+        """``batch`` windows: their first ``support`` transitions, and ``query`` that follow.
 
         Raises:
             ValueError: when no episode is long enough.
@@ -156,6 +191,7 @@ class Windows:
         at = start[:, None] + torch.arange(length + 1)
         obs = self.obs[episode[:, None], at]
         act = self.act[episode[:, None], at[:, :-1]]
+        self._branch_off(obs[:, support + 1 :], act[:, support:], episode, start + support)
         if self.mirror:
             flip = torch.rand(batch, generator=rng) < 0.5
             obs[flip] = _mirrored(obs[flip], *self._obs_map)
@@ -165,6 +201,21 @@ class Windows:
             Transitions(*(x[:, :support] for x in whole)),
             Transitions(*(x[:, support:] for x in whole)),
         )
+
+    def _branch_off(
+        self,
+        next_obs: Float[Tensor, "b q o"],
+        act: Float[Tensor, "b q u"],
+        episode: Int[Tensor, " b"],
+        step: Int[Tensor, " b"],
+    ) -> None:
+        """Put what else could have happened in the place of what did, where that is known."""
+        if self.branches is None or self.branches.act.shape[2] < act.shape[1]:
+            return
+        at = step // BRANCH_EVERY
+        found = [torch.from_numpy(x[episode, at, : act.shape[1]]).float() for x in self.branches]
+        known = (step % BRANCH_EVERY == 0) & found[1].isfinite().flatten(1).all(1)
+        act[known], next_obs[known] = (x[known] for x in found)
 
     def _places(
         self, rng: torch.Generator, batch: int, length: int, steps: int

@@ -28,8 +28,8 @@ class Settings:
         rounds: rounds of collecting with the adapting controller itself.
         on_policy: episodes of each such round.
         lanes: episodes that run side by side.
-        fit: the first pooled model, and each learner in the end; half as many updates in the
-            rounds between.
+        fit: the first pooled model; half as many updates in the rounds after it.
+        final: how many times as many updates each learner has in the end.
         members: of each learner, trained together as an ensemble; the first of them drives.
         minutes: about how long all this takes on two cores.
         perturbations: what it is trained for and tested on; all that the robot allows when empty.
@@ -51,6 +51,7 @@ class Settings:
     on_policy: int = 192
     lanes: int = 48
     fit: FitConfig = field(default_factory=FitConfig)
+    final: int = 1
     members: int = 1
     minutes: float = 30.0
     perturbations: tuple[str, ...] = ()

@@ -24,8 +24,9 @@ from controllers.base import SamplingPlanner
 from controllers.scripted import Babble, Explore
 from mbmrl import checkpoint as checkpoints
 from mbmrl import conditions, logs, recording, registry, tasks
+from mbmrl.branching import Branching
 from mbmrl.checkpoint import Checkpoint, member_name
-from mbmrl.compose import make_agent, task_for
+from mbmrl.compose import make_agent, make_planner, task_for
 from mbmrl.data import Episodes, Store, Windows
 from mbmrl.dynamics import Dynamics
 from mbmrl.episode import run_episodes
@@ -269,7 +270,7 @@ def _collect_batch(
     for kind in sorted(set(kinds)):
         at = first + kinds.index(kind)
         episodes.append(collect(job, kind, kinds.count(kind), [job.seed, number, at], stage))
-    Store(job.out / "data").save(name, _joined(episodes))
+    Store(job.out / "data").save(name, Episodes.joined(episodes))
 
 
 def collect(
@@ -303,32 +304,33 @@ def collect(
     agent = _collector(job, kind, robots, paths, int(rng.integers(2**31)), stage)
     log = run_episodes(robots, agent, (steps + 1) * dt)
     return Episodes(
-        log.obs.transpose(1, 0, 2), log.act[:-1].transpose(1, 0, 2), np.array(onsets), texts
+        log.obs.transpose(1, 0, 2),
+        log.act[:-1].transpose(1, 0, 2),
+        np.array(onsets),
+        texts,
+        agent.planner.branches() if isinstance(agent.planner, Branching) else None,
     )
 
 
 def _collector(
     job: Job, kind: str, robots: list[SimRobot], paths: list[str], seed: int, stage: Path | None
 ) -> Agent:
-    spec = robots[0].spec
+    spec, settings = robots[0].spec, job.settings
     if kind == "babble":
-        return Agent(TrueModel([]), Babble(spec, seed), task_for(type(robots[0]), paths))
-    driving = checkpoints.load(stage) if stage else None
-    agent = make_agent("oracle" if kind == "expert" else kind, robots, driving, paths, seed=seed)
-    if kind == "expert" and isinstance(agent.planner, SamplingPlanner):
-        # one iteration from the last plan is good enough to learn from, in a third of the time
-        agent.planner.num_samples = agent.planner.num_samples[:1]
-    agent.planner = Explore(agent.planner, spec, seed)
+        agent = Agent(TrueModel([]), Babble(spec, seed), task_for(type(robots[0]), paths))
+        source = make_planner(spec, settings, seed=seed)
+    else:
+        driving = checkpoints.load(stage) if stage else None
+        who = "oracle" if kind == "expert" else kind
+        agent = make_agent(who, robots, driving, paths, seed=seed)
+        assert isinstance(agent.planner, SamplingPlanner)
+        source = agent.planner
+        if kind == "expert":
+            # one iteration from the last plan is good enough to learn from, in a third of the time
+            source.num_samples = source.num_samples[:1]
+        agent.planner = Explore(source, spec, seed)
+    agent.planner = Branching(agent.planner, source, robots, settings.fit.query)
     return agent
-
-
-def _joined(parts: list[Episodes]) -> Episodes:
-    return Episodes(
-        np.concatenate([p.obs for p in parts]),
-        np.concatenate([p.act for p in parts]),
-        np.concatenate([p.onset for p in parts]),
-        [c for p in parts for c in p.condition],
-    )
 
 
 # --- fitting ----------------------------------------------------------------------------------
@@ -384,7 +386,9 @@ def _fit_one(job: Job, stage: str, adapter_name: str, before: Path | None, out: 
         prior.fit_normaliser(episodes.transitions())
     pairs = [(prior, registry.load("adapters", adapter_name)(prior)) for prior in priors]
     config, label = settings.fit, f"{stage}: {adapter_name}"
-    if stage.startswith("round"):
+    if stage == "final":
+        config = replace(config, updates=config.updates * settings.final)
+    elif stage.startswith("round"):
         config = replace(config, updates=config.updates // 2)
     curve: list[tuple[float, ...]] = []
 
@@ -404,7 +408,7 @@ def _fit_one(job: Job, stage: str, adapter_name: str, before: Path | None, out: 
     )
     names = [member_name(adapter_name, i) for i in range(len(pairs))]
     training: dict[str, Any] = {
-        "updates": int(settings.fit.updates * (2 + settings.rounds / 2)),
+        "updates": int(settings.fit.updates * (1 + settings.rounds / 2 + settings.final)),
         "validation_loss": {n: round(loss, 5) for n, loss in zip(names, best, strict=True)},
         "curve": {adapter_name: curve},
     }

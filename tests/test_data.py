@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mbmrl.data import Episodes, Store, Windows
+from mbmrl.data import BRANCH_EVERY, Branches, Episodes, Store, Windows
 from mbmrl.spec import Field, RobotSpec
 
 SPEC = RobotSpec(
@@ -194,6 +194,38 @@ def test_pick() -> None:
     np.testing.assert_array_equal(some.act, data.act[[0, 2]])
 
 
+def branched(data: Episodes, length: int) -> Episodes:
+    """With branches whose numbers say, below zero, from which episode and step they grow."""
+    e, steps = len(data), np.arange(0, data.act.shape[1] + 1, BRANCH_EVERY)
+    obs = np.zeros((e, len(steps), length, 4), dtype=np.float32)
+    obs[..., 0] = -data.obs[:, 0, 0, None, None]
+    obs[..., 1] = -steps[:, None] - np.arange(1, length + 1) / 100
+    return dataclasses.replace(data, branches=Branches(obs[..., 1:3], obs))
+
+
+def test_a_query_is_what_else_could_have_happened_where_that_is_known() -> None:
+    data = branched(episodes([0, 6], 24), 5)
+    assert data.branches
+    data.branches.obs[1, 5, 2, 0] = np.nan
+    support, query = Windows(data, SPEC, mirror=False).sample(rng(), 2000, 3, 4)
+    # a support is always what happened, and a query begins where it ends
+    assert (support.next_obs[..., 1] - support.obs[..., 1] == 1).all()
+    assert torch.equal(query.obs[:, 0], support.next_obs[:, -1])
+    episode, end = query.obs[:, 0, 0], query.obs[:, 0, 1]
+    known = (end % BRANCH_EVERY == 0) & ~((episode == 1) & (end == 5 * BRANCH_EVERY))
+    assert 0.35 < known.float().mean() < 0.6
+    happened, branch = query.next_obs[~known], query.next_obs[known]
+    assert torch.equal(happened[..., 1], end[~known, None] + torch.arange(1, 5))
+    torch.testing.assert_close(branch[..., 1], -end[known, None] - torch.arange(1, 5) / 100)
+    assert torch.equal(branch[..., 0], -episode[known, None].expand(-1, 4))
+    assert torch.equal(query.act[known][..., 0], branch[..., 1])
+    assert torch.equal(query.obs[:, 1:], query.next_obs[:, :-1])
+    # what was stored is as it was, and a query longer than a branch is what happened
+    assert (data.obs >= 0).all()
+    longer = Windows(data, SPEC, mirror=False).sample(rng(), 100, 3, 6)[1]
+    assert (longer.next_obs[..., 1] > 0).all()
+
+
 # --- the store -----------------------------------------------------------------------------------
 
 
@@ -207,6 +239,19 @@ def test_store_round_trip_in_the_order_of_names(tmp_path: Path) -> None:
     assert back.condition == ["c0", "c1", "c2"] and back.onset.tolist() == [0, 3, 5]
     np.testing.assert_array_equal(back.obs, np.concatenate([first.obs, second.obs]))
     np.testing.assert_array_equal(back.act, np.concatenate([first.act, second.act]))
+
+
+def test_branches_are_stored_picked_and_joined_with_their_episodes(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.save("0", branched(episodes([0, 3], 6), 2))
+    store.save("1", branched(episodes([5], 6, first=2), 2))
+    back = store.load(SPEC).pick(np.array([False, True, True]))
+    assert back.branches
+    np.testing.assert_array_equal(back.branches.obs[:, 0, 0, 0], [-1, -2])
+    assert back.branches.act.shape[:3] == back.branches.obs.shape[:3] == (2, 4, 2)
+    store.save("1", episodes([5], 6))
+    with pytest.raises(ValueError, match="only 1 of 2 parts have branches"):
+        store.load(SPEC)
 
 
 def test_an_empty_store(tmp_path: Path) -> None:

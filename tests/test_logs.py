@@ -107,7 +107,7 @@ def test_a_robot_that_nobody_can_import_is_trained_by_the_stored_spec(tmp_path: 
     assert result.spec == SPEC and set(result.learners) == {"none", "bayes"}
     notes = result.training
     assert (notes["transitions"], notes["conditions"]) == (399 + 299, 2)
-    assert notes["updates"] == 2 * TINY.fit.updates
+    assert notes["updates"] == 3 * TINY.fit.updates
     assert f"--data {data}" in notes["command"] and "--seed 3" in notes["command"]
 
 

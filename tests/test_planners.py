@@ -255,6 +255,27 @@ def test_warm_start_after_a_fallback_is_what_was_executed(
     torch.testing.assert_close(model.actions[0][:, 0], later(executed), atol=1e-5, rtol=0)
 
 
+@every_iterating_planner
+def test_candidates_lie_around_the_last_plan_as_wide_as_the_first_noise(
+    planner_type: type[SamplingPlanner],
+) -> None:
+    planner = make(planner_type, init_std=0.02, num_samples=(32,))
+    planner.reset(2)
+    plan = planner.plan(torch.tensor([[0.5], [-3.0]]), Drift(), to_origin)
+    drawn = planner.candidates(4000)
+    assert drawn.shape == (2, 4000, 6, 2)
+    low, high = (torch.from_numpy(x).float() for x in (LOW, HIGH))
+    assert (low <= drawn).all() and (drawn <= high).all()
+    std = 0.02 * (high - low) / 2
+    inside = (plan.actions - low > 4 * std) & (high - plan.actions > 4 * std)
+    assert inside.sum() > 12
+    off = (drawn.mean(1) - plan.actions) / std
+    assert off[inside].abs().max() < 0.1
+    torch.testing.assert_close(
+        (drawn.std(1) / std)[inside], torch.ones(int(inside.sum())), rtol=0.06, atol=0
+    )
+
+
 def test_random_shooting_begins_each_call_anew() -> None:
     """The safe action, held, is its first candidate, whatever was planned before."""
     planner, model, obs = make(RandomShooting), Drift(), torch.ones(1, 1)

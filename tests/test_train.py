@@ -27,7 +27,7 @@ from controllers.learned import LearnedModel
 from mbmrl import checkpoint, compose, conditions
 from mbmrl import train as training
 from mbmrl.compose import learned_model
-from mbmrl.data import Episodes, Store
+from mbmrl.data import BRANCH_EVERY, Episodes, Store
 from mbmrl.dynamics import Dynamics
 from mbmrl.fit import FitConfig
 from mbmrl.graph import GraphDynamics
@@ -51,6 +51,7 @@ TINY = Settings(
     on_policy=6,
     lanes=5,
     fit=FitConfig(updates=4, batch=4, window=6, query=10, check_every=2),
+    final=2,
 )
 STEPS = 40
 
@@ -165,7 +166,7 @@ def test_from_nothing_to_a_checkpoint(whole: Recorded) -> None:
     assert notes["conditions"] == len(set(whole.episodes.condition))
     assert set(notes["validation_loss"]) == {"none", "bayes"}
     for name, curve in notes["curve"].items():  # update, loss, and both losses on held-out windows
-        assert [len(row) for row in curve] == [4, 4] and [row[0] for row in curve] == [2, 4]
+        assert [len(row) for row in curve] == [4] * 4 and [row[0] for row in curve] == [2, 4, 6, 8]
         assert all((row[2] == row[3]) == (name == "none") for row in curve)
     assert any((whole.out / "curves").iterdir())
 
@@ -214,7 +215,13 @@ def test_held_out_conditions_were_never_trained_on(whole: Recorded) -> None:
 
 def test_the_pooled_model_is_matched_update_by_update(whole: Recorded) -> None:
     """The same start, the same data and as many updates as the learner that it is compared to."""
-    assert [f["adapter"] for f in whole.fits].count("bayes") == 3
+    assert [(f["adapter"], f["config"].updates) for f in whole.fits] == [
+        ("none", 4),  # the first pooled model
+        *[("none", 2), ("bayes", 2)] * 2,  # of two rounds
+        ("none", 8),
+        ("bayes", 8),
+    ]
+    assert checkpoint.load(whole.out).training["updates"] == 4 + 2 * 2 + 8
     for pooled, learner in zip(whole.fits, whole.fits[1:], strict=False):
         if learner["adapter"] == "bayes":
             assert pooled["adapter"] == "none" and pooled["config"] == learner["config"]
@@ -468,11 +475,38 @@ def test_an_onset_is_the_first_step_that_goes_otherwise(babbled: Episodes) -> No
     assert changed
 
 
+def test_branches_are_what_the_robot_would_have_done(babbled: Episodes) -> None:
+    """Of every other step; unknown only where a sensor lies."""
+    assert babbled.branches
+    act, obs = babbled.branches.act[..., 0], babbled.branches.obs[..., 0]
+    assert act.shape == (240, STEPS // BRANCH_EVERY + 1, TINY.fit.query)
+    told = babbled.obs[:, ::BRANCH_EVERY, :1]
+    response = np.diff(np.concatenate([told, obs], 2)) / SPEC.dt
+    response /= np.where(np.abs(act) > 0.05, act, np.nan)
+    lying = np.array([any(k in t for k in ("sensor", "of=both")) for t in babbled.condition])
+    assert np.isfinite(obs[~lying]).all() and np.isnan(obs[lying]).any()
+    at = BRANCH_EVERY * np.arange(act.shape[1])
+    weak = 0
+    for r, onset, text in zip(response, babbled.onset, babbled.condition, strict=True):
+        if not text or (text.startswith("motor_strength") and "+" not in text):
+            scale = float(text.partition("scale=")[2].partition(",")[0] or 1.0)
+            for now, left in ((at < onset, 1.0), (at >= onset, scale)):
+                found = r[now][np.isfinite(r[now])]
+                np.testing.assert_allclose(found, left, rtol=2e-3)
+            weak += bool(text)
+    assert weak
+    # nobody drove so, and no two candidates are the same
+    assert len({a.tobytes() for e in act for a in e}) > 0.99 * act[..., 0].size
+    assert act.std() > 0.2
+
+
 def test_collecting_is_a_function_of_the_seed(babbled: Episodes) -> None:
     job = Job(ROBOT, Path("unused"), 0, TINY, SPEC)
     first, again, other = (collect(job, "babble", 3, s) for s in ([1, 0], [1, 0], [2, 0]))
     np.testing.assert_array_equal(first.obs, again.obs)
     np.testing.assert_array_equal(first.act, again.act)
+    assert first.branches and again.branches
+    np.testing.assert_array_equal(first.branches.obs, again.branches.obs)
     assert first.condition == again.condition and first.condition != other.condition
     assert not np.array_equal(first.act, other.act)
     # nor do robots side by side do the same
