@@ -104,6 +104,7 @@ def painted(
             marked = np.isin(model.geom_bodyid, subtree(model, body))
             model.geom_rgba[marked, :3] = to_rgba(DAMAGE)[:3]
             model.geom_matid[marked] = -1
+    mujoco.mj_setConst(model, mujoco.MjData(model))  # what was moved is drawn where it is now
     return model
 
 

@@ -150,6 +150,13 @@ def test_water_hills_and_ice_are_seen(opengl: None, perturbation: str) -> None:
     assert min(apart[3:]) > 1
 
 
+def test_hills_are_drawn_where_they_are_stood_upon(opengl: None) -> None:
+    """Flat and as high as the floor was, where the robot was as they began."""
+    with Scene(babble("hexapod", "terrain:roughness=0.2,bump=0.4"), 64, 48) as one:
+        one.draw(7)
+        assert one._ground(*one._places[7][:2]) == pytest.approx(0.0, abs=1e-6)
+
+
 def test_planar_robot_is_seen_from_the_side(opengl: None) -> None:
     run = babble("cheetah", "damaged_joint:joint=bthigh,onset=0.2")
     assert red(drawn(run, 0)) == 0
