@@ -12,13 +12,12 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import mujoco
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
 from matplotlib.colors import to_rgba
 from scipy.ndimage import gaussian_filter1d
@@ -27,7 +26,7 @@ from scipy.spatial.transform import Rotation
 from mbmrl import conditions, registry, tasks
 from mbmrl.compose import task_for
 from mbmrl.log import Run
-from mbmrl.plot import DAMAGE, colour
+from mbmrl.plot import DAMAGE, colour, followed
 from robots.perturbations.base import TERRAIN, Perturbation, subtree
 from robots.sim import SimRobot
 
@@ -273,7 +272,7 @@ class Scene:
         """Tiles of the path (x, y, heading); where the robot is to be, and how near that is."""
         run, task, nothing = self.run, self._task, np.empty((0, 3))
         if isinstance(task, tasks.PathTask):
-            soon = np.array([float(task.schedule[0]) for _ in self._followed(task)])
+            soon = np.array([float(task.schedule[0]) for _ in followed(task, run)])
             at = np.round((soon + AHEAD_S * task.speed) / task.STEP).astype(int)
             points = task.path[0].double().numpy()
             length = task.speed * len(soon) * run.spec.dt + MORE
@@ -282,18 +281,11 @@ class Scene:
             return points[: round(length / task.STEP) : STRIDE], targets, MARK
         if isinstance(task, tasks.ReachTask):
             targets = self._places.copy()  # as high as the robot, where it cannot rise
-            for place, _ in zip(targets, self._followed(task), strict=True):
+            for place, _ in zip(targets, followed(task, run), strict=True):
                 target = task.targets[0, task.at[0]].numpy()
                 place[: len(target)] = target
             return nothing, targets, task.NEAR * task.size
         return nothing, nothing, MARK
-
-    def _followed(self, task: tasks.Task) -> Iterator[int]:
-        """The ticks, with the task as it was at each."""
-        task.reset(torch.from_numpy(self.run.log.obs[0]))
-        for tick, obs in enumerate(self.run.log.obs):
-            task.observe(torch.from_numpy(obs))
-            yield tick
 
     def _draw_ground(self, tick: int) -> None:
         """The path, the way so far, where damage struck, and where the robot should be."""
