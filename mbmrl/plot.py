@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Circle
 from matplotlib.ticker import LogLocator, NullFormatter
+from torch import Tensor
 
 from mbmrl import conditions, log, registry, tasks
 from mbmrl.compose import task_for
@@ -93,6 +96,14 @@ def smooth(values: Float[np.ndarray, " t"], ticks: int) -> Float[np.ndarray, " t
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
+def followed(task: tasks.Task, run: Run) -> Iterator[Float[Tensor, "1 o"]]:
+    """What was observed at each tick, with the task as it was then."""
+    task.reset(torch.from_numpy(run.log.obs[0]))
+    for obs in map(torch.from_numpy, run.log.obs):
+        task.observe(obs)
+        yield obs
+
+
 def plot_run(folder: Path) -> Path:
     """Draw a run that ``mbmrl run`` wrote; returns the PNG, which lies beside it.
 
@@ -117,6 +128,8 @@ def plot_comparison(runs: Sequence[Run], path: Path) -> None:
         panels.append((_speed, "forward speed [m/s]"))
     if np.isfinite(first.log.cross_track).any():
         panels.append((_cross_track, "off the path [cm]"))
+    elif isinstance(_task(first), tasks.ReachTask):
+        panels.append((_distance, "to the target [cm]"))
     elif "pitch" in first.spec.state:
         panels.append((_pitch, "pitch [rad]"))
     if any(np.isfinite(run.info("pred_error_prior")).any() for run in runs):
@@ -162,20 +175,31 @@ def _note(axes: Axes, onset: float, run: Run) -> None:
 
 def _legend(figure: Figure, runs: Sequence[Run]) -> None:
     lines = [Line2D([], [], color=colour(r.agent), lw=3, label=title(r.agent)) for r in runs]
-    if runs[0].path in tasks.PATHS:
+    task = _task(runs[0])
+    if isinstance(task, tasks.PathTask):
         lines.append(Line2D([], [], color=FAINT, lw=3, alpha=0.6, label="the path"))
+    if isinstance(task, tasks.ReachTask):
+        near = "targets in order, and how near counts as reached"
+        lines.append(Line2D([], [], color=FAINT, ls="", marker="o", ms=11, alpha=0.5, label=near))
     figure.legend(handles=lines, loc="outside upper left", ncols=len(lines), fontsize=11)
 
 
 def _paths(axes: Axes, runs: Sequence[Run]) -> None:
-    """Seen from above: the path, and where everybody went."""
+    """Seen from above: the path or the targets, and where everybody went."""
     first = runs[0]
     x, y, _ = first.spec.pose
-    task = task_for(registry.load("robots", first.robot), [first.path])
+    task = _task(first)
     if isinstance(task, tasks.PathTask):
         length = task.speed * (first.time[-1] + first.spec.dt)
         points = task.path[0, : math.ceil(length / task.STEP)].numpy()
         axes.plot(points[:, 0], points[:, 1], color=FAINT, alpha=0.5, lw=7, solid_capstyle="round")
+    if isinstance(task, tasks.ReachTask):
+        given = max(int(task.at) for run in runs for _ in followed(task, run))
+        for k, (across, along, *_) in enumerate(task.targets[0, : given + 1].tolist()):
+            axes.add_patch(
+                Circle((across, along), task.NEAR * task.size, color=FAINT, alpha=0.5, lw=0)
+            )
+            axes.annotate(str(k + 1), (across, along), ha="center", va="center", color=INK)
     for run in reversed(runs):
         axes.plot(run.obs(x), run.obs(y), color=colour(run.agent))
         axes.plot(run.obs(x)[-1], run.obs(y)[-1], "o", color=colour(run.agent), ms=7)
@@ -189,7 +213,7 @@ def _paths(axes: Axes, runs: Sequence[Run]) -> None:
 def _speed(axes: Axes, run: Run) -> None:
     speed = smooth(run.obs("vx"), round(1 / run.spec.dt))
     axes.plot(run.time, speed, color=colour(run.agent))
-    task = task_for(registry.load("robots", run.robot), [run.path])
+    task = _task(run)
     if isinstance(task, tasks.PathTask | tasks.SpeedTask):
         axes.axhline(task.speed, color=INK, lw=1, ls=":")
 
@@ -198,6 +222,16 @@ def _cross_track(axes: Axes, run: Run) -> None:
     off = 100 * run.log.cross_track[:, 0]
     axes.plot(run.time, off, color=colour(run.agent))
     axes.set_ylim(0, max(axes.get_ylim()[1], 1.05 * off.max()))
+
+
+def _distance(axes: Axes, run: Run) -> None:
+    """To the target that was the robot's next; dotted, how near counts as reached."""
+    task = _task(run)
+    assert isinstance(task, tasks.ReachTask)
+    away = [100 * float(task.distance(obs[:, None])) for obs in followed(task, run)]
+    axes.plot(run.time, away, color=colour(run.agent))
+    axes.axhline(100 * task.NEAR * task.size, color=INK, lw=1, ls=":")
+    axes.set_ylim(0, max(axes.get_ylim()[1], 1.05 * max(away)))
 
 
 def _pitch(axes: Axes, run: Run) -> None:
@@ -222,3 +256,8 @@ def _model_error(axes: Axes, run: Run) -> None:
             run.time, 0, 0.035, where=open_, transform=band, color=colour(run.agent), lw=0
         )
         axes.set_title("dotted: without adapting · bar below: gate open", size=9, color=INK)
+
+
+def _task(run: Run) -> tasks.Task:
+    """What the robot was to do."""
+    return task_for(registry.load("robots", run.robot), [run.path])

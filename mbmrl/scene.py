@@ -12,13 +12,12 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import mujoco
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
 from matplotlib.colors import to_rgba
 from scipy.ndimage import gaussian_filter1d
@@ -27,7 +26,7 @@ from scipy.spatial.transform import Rotation
 from mbmrl import conditions, registry, tasks
 from mbmrl.compose import task_for
 from mbmrl.log import Run
-from mbmrl.plot import DAMAGE, colour
+from mbmrl.plot import DAMAGE, colour, followed
 from robots.perturbations.base import TERRAIN, Perturbation, subtree
 from robots.sim import SimRobot
 
@@ -36,7 +35,10 @@ if TYPE_CHECKING:
 
 BACKENDS = {"Darwin": ("cgl",), "Windows": ("glfw",)}.get(platform.system(), ("egl", "osmesa"))
 
-DISTANCE, PLANAR_DISTANCE = 4.4, 3.0  # of the camera, in radii of the robot
+# the camera's distance, in radii of the robot, its elevation and azimuth from behind it [degrees]
+ON_ITS_COURSE = 4.4, -44.0, 45.0
+ALONE = 2.7, -25.0, 60.0
+PLANAR = 2.7, -10.0, 90.0
 LOOK_S, TURN_S, TILT_S = 0.5, 2.0, 0.3  # how smoothly the camera moves, turns and tilts [s]
 TRAIL_S = 30.0  # how far back the robot's way is drawn [s]
 AHEAD_S = 2.0  # how far ahead the target is marked [s]
@@ -104,6 +106,7 @@ def painted(
             marked = np.isin(model.geom_bodyid, subtree(model, body))
             model.geom_rgba[marked, :3] = to_rgba(DAMAGE)[:3]
             model.geom_matid[marked] = -1
+    mujoco.mj_setConst(model, mujoco.MjData(model))  # what was moved is drawn where it is now
     return model
 
 
@@ -114,13 +117,14 @@ class Scene:
         run: of a simulated robot.
         width: of the pictures [pixels].
         height: of the pictures [pixels].
+        alone: the robot from nearby, without its path, its trail and its target.
 
     Raises:
         NoOpenGL: this machine cannot draw.
         ValueError: the run is not of a simulated robot.
     """
 
-    def __init__(self, run: Run, width: int, height: int) -> None:
+    def __init__(self, run: Run, width: int, height: int, *, alone: bool = False) -> None:
         if not run.qpos.size:
             raise ValueError(f"no video of {run.robot}: only of a simulated robot")
         gl: Any = importlib.import_module(f"mujoco.{backend()}")
@@ -129,15 +133,18 @@ class Scene:
         self.robot: SimRobot = registry.load("robots", run.robot)(self.perturb, run.seed)
         self._shown: tuple[object, mujoco.MjModel] = (None, self.robot.nominal)
         self._data = mujoco.MjData(self.robot.nominal)
-        self._places, self._yaw = self._follow()
+        self._view = PLANAR if not run.spec.pose else ALONE if alone else ON_ITS_COURSE
+        self._places, self._middles, self._yaw = self._follow()
         self._look, self._azimuth, self._upright = self._plan_camera()
         self._radius = self._reach()
+        self._trail = bool(run.spec.pose) and not alone
+        self._task = task_for(type(self.robot), [run.path]) if run.path and not alone else None
         self._path, self._targets, self._near = self._path_and_targets()
 
         canvas = self.model(0)
         canvas.vis.global_.offwidth, canvas.vis.global_.offheight = width, height
         canvas.vis.quality.offsamples, canvas.vis.quality.shadowsize = 0, 1024
-        canvas.stat.extent = 5 * self._radius  # sharp shadows, and of this robot alone
+        canvas.stat.extent = 2 * self._radius  # sharp shadows, and of this robot alone
         self._gl = gl.GLContext(width, height)
         self._gl.make_current()
         self._context = mujoco.MjrContext(canvas, mujoco.mjtFontScale.mjFONTSCALE_100)
@@ -209,33 +216,34 @@ class Scene:
         mujoco.mj_comPos(model, self._data)
         mujoco.mj_camlight(model, self._data)
 
-    def _follow(self) -> tuple[Float[np.ndarray, "t 3"], Float[np.ndarray, " t"]]:
-        """Where the torso was after each tick, and which way it faced [rad]."""
-        places, yaw = [], []
+    def _follow(
+        self,
+    ) -> tuple[Float[np.ndarray, "t 3"], Float[np.ndarray, "t 3"], Float[np.ndarray, " t"]]:
+        """Where torso and centre of mass were after each tick, and the torso's heading [rad]."""
+        places, middles, yaw = [], [], []
         for tick in range(len(self.run.qpos)):
             self._pose(tick, self.robot.nominal)
             torso = self._data.body(self.robot.torso)
             places.append(torso.xpos.copy())
+            middles.append(torso.subtree_com.copy())
             yaw.append(np.arctan2(torso.xmat[3], torso.xmat[0]))
-        return np.array(places), np.unwrap(yaw)
+        return np.array(places), np.array(middles), np.unwrap(yaw)
 
     def _reach(self) -> float:
-        """How far the robot reaches from its torso [m]."""
+        """How far the robot reaches from its centre of mass [m]."""
         self._pose(0, self.robot.nominal)
         nominal = self.robot.nominal
         own = np.isin(nominal.geom_bodyid, subtree(nominal, self.robot.torso))
-        reach = np.linalg.norm(self._data.geom_xpos[own] - self._places[0], axis=1)
+        reach = np.linalg.norm(self._data.geom_xpos[own] - self._middles[0], axis=1)
         return float((reach + nominal.geom_rbound[own]).max())
 
     def _plan_camera(self) -> tuple[np.ndarray, np.ndarray, Rotation]:
         """What it looks at, from which side [degrees], and what is up, after each tick."""
         per_second = 1 / self.run.spec.dt
-        look = gaussian_filter1d(self._places, LOOK_S * per_second, axis=0, mode="nearest")
-        if self.run.spec.pose:
-            turned = gaussian_filter1d(self._yaw, TURN_S * per_second, mode="nearest")
-            azimuth = np.degrees(turned) + 45.0
-        else:
-            azimuth = np.full(len(look), 90.0)
+        look = gaussian_filter1d(self._middles, LOOK_S * per_second, axis=0, mode="nearest")
+        yaw = self._yaw if self.run.spec.pose else np.zeros(len(look))
+        turned = gaussian_filter1d(yaw, TURN_S * per_second, mode="nearest")
+        azimuth = np.degrees(turned) + self._view[2]
         gravity = np.array([self.model(k).opt.gravity for k in range(len(look))])
         gravity = gaussian_filter1d(gravity, TILT_S * per_second, axis=0, mode="nearest")
         gravity += 1e-6 * DOWN  # where nothing is left of it
@@ -246,9 +254,7 @@ class Scene:
         camera = mujoco.MjvCamera()
         camera.lookat[:] = self._look[tick]
         camera.azimuth = self._azimuth[tick]
-        planar = not self.run.spec.pose
-        camera.distance = self._radius * (PLANAR_DISTANCE if planar else DISTANCE)
-        camera.elevation = -10.0 if planar else -44.0
+        camera.distance, camera.elevation = self._radius * self._view[0], self._view[1]
         return camera
 
     def _tilt_camera(self, tick: int) -> None:
@@ -264,10 +270,9 @@ class Scene:
         self,
     ) -> tuple[Float[np.ndarray, "p 3"], Float[np.ndarray, "t 3"], float]:
         """Tiles of the path (x, y, heading); where the robot is to be, and how near that is."""
-        run, nothing = self.run, np.empty((0, 3))
-        task = task_for(type(self.robot), [run.path]) if run.path else None
+        run, task, nothing = self.run, self._task, np.empty((0, 3))
         if isinstance(task, tasks.PathTask):
-            soon = np.array([float(task.schedule[0]) for _ in self._followed(task)])
+            soon = np.array([float(task.schedule[0]) for _ in followed(task, run)])
             at = np.round((soon + AHEAD_S * task.speed) / task.STEP).astype(int)
             points = task.path[0].double().numpy()
             length = task.speed * len(soon) * run.spec.dt + MORE
@@ -276,31 +281,24 @@ class Scene:
             return points[: round(length / task.STEP) : STRIDE], targets, MARK
         if isinstance(task, tasks.ReachTask):
             targets = self._places.copy()  # as high as the robot, where it cannot rise
-            for place, _ in zip(targets, self._followed(task), strict=True):
+            for place, _ in zip(targets, followed(task, run), strict=True):
                 target = task.targets[0, task.at[0]].numpy()
                 place[: len(target)] = target
             return nothing, targets, task.NEAR * task.size
         return nothing, nothing, MARK
 
-    def _followed(self, task: tasks.Task) -> Iterator[int]:
-        """The ticks, with the task as it was at each."""
-        task.reset(torch.from_numpy(self.run.log.obs[0]))
-        for tick, obs in enumerate(self.run.log.obs):
-            task.observe(torch.from_numpy(obs))
-            yield tick
-
     def _draw_ground(self, tick: int) -> None:
         """The path, the way so far, where damage struck, and where the robot should be."""
         for x, y, heading in self._path:
             self._tile((x, y), heading, (0.026, 0.018), 0.0003, to_rgba("#70757A"))
-        if self.run.spec.pose:
+        if self._trail:
             self._draw_trail(tick)
         for perturbation in self.active(tick):
             for box in perturbation.boxes(*self._places[tick][:2].tolist()):
                 self._add(mujoco.mjtGeom.mjGEOM_BOX, box.size, box.place, 0.0, box.rgba)
         for perturbation in self.perturb:
             struck = round(perturbation.onset / self.run.spec.dt) - 1
-            if self.run.spec.pose and 0 <= struck <= tick:
+            if self._trail and 0 <= struck <= tick:
                 size, place = (0.04, 0.003, 0.0), (*self._places[struck][:2], 0.003)
                 self._add(mujoco.mjtGeom.mjGEOM_CYLINDER, size, place, 0.0, to_rgba(DAMAGE))
         if len(self._targets):

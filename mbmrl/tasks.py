@@ -193,9 +193,9 @@ class ReachTask(Task):
 
     def observe(self, obs: Float[Tensor, "r o"]) -> None:
         """A target may be reached, progress made; the schedule moves on, or waits."""
-        near = self._distance(obs[:, None])[:, 0] < self.NEAR * self.size
+        near = self.distance(obs[:, None])[:, 0] < self.NEAR * self.size
         self.at = (self.at + near).clamp(max=self.targets.shape[1] - 1)
-        here = self._until() - self._distance(obs[:, None])[:, 0]
+        here = self._until() - self.distance(obs[:, None])[:, 0]
         self.progress = torch.maximum(self.progress, here)
         before, step = self.schedule, self.speed * self.spec.dt
         moved = torch.minimum(before + step, self.progress + self.LEAD_S * self.speed)
@@ -209,7 +209,7 @@ class ReachTask(Task):
         r, n, h, o = obs.shape
         ahead = torch.arange(1, h + 1) * (self.speed * self.spec.dt)
         left = (self._until()[:, None] - self.schedule[:, None] - ahead).clamp_min(0)[:, None]
-        distance = self._distance(obs.reshape(r, n * h, o)).view(r, n, h)
+        distance = self.distance(obs.reshape(r, n * h, o)).view(r, n, h)
         late = (distance - left) ** 2 / (0.05 * self.size) ** 2
         tilt = (obs[..., self._tilt] ** 2).sum(-1)
         return (late + 0.5 * tilt + 0.05 * self.effort(act)).mean(-1)
@@ -218,7 +218,7 @@ class ReachTask(Task):
         """How much of its step the schedule moved on."""
         return self._kept
 
-    def _distance(self, obs: Float[Tensor, "r k o"]) -> Float[Tensor, "r k"]:
+    def distance(self, obs: Float[Tensor, "r k o"]) -> Float[Tensor, "r k"]:
         """To the target that is the robot's next [m]."""
         target = self.targets[torch.arange(len(self.at)), self.at]
         return (obs[..., self._place] - target[:, None]).norm(dim=-1)

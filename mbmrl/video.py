@@ -6,7 +6,7 @@ import math
 import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -97,14 +97,14 @@ def render(runs: Sequence[Run], path: Path, watch: Callable[[int], None] = lambd
 
 
 def picture(run: Run, path: Path) -> None:
-    """Write a picture of where a run ends, of the robot alone, without its path.
+    """Write a picture of where a run ends, of the robot alone.
 
     Raises:
         NoOpenGL: this machine cannot render; the message says what to install.
         ValueError: the run is not of a simulated robot.
     """
     width, height = PICTURE
-    with Scene(replace(run, path=""), width * SCALE, height * SCALE) as scene:
+    with Scene(run, width * SCALE, height * SCALE, alone=True) as scene:
         drawn = Image.fromarray(scene.draw(len(run.qpos) - 1)).reduce(SCALE)
     with log.whole(path) as part:
         drawn.save(part)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cmath
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import ClassVar
@@ -12,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mbmrl.spec import Field, RobotSpec
-from robots.frames import numbers, together
+from robots.frames import functions, numbers, together
 from robots.perturbations.base import Perturbation, subtree
 from robots.sim import Leg, SimRobot, compiled
 
@@ -113,16 +112,16 @@ class Cheetah(SimRobot):
         _, z, *angles = numbers(qpos)
         vx, vz, *rates = numbers(qvel)
         own = len(self._chain)  # what moves besides the robot comes after it
-        exp = cmath.exp if qpos.ndim == 1 else np.exp
-        velocity, turned, turning = vx + 1j * vz, [0.0], [0.0]
-        for (parent, lever), angle, rate in zip(self._chain, angles, rates, strict=False):
-            pitch, pitch_rate = turned[parent] + angle, turning[parent] + rate
-            velocity = velocity + pitch_rate * lever * exp(-1j * pitch)
+        of, turned, turning = functions(qpos), [0.0], [0.0]
+        cos, sin = of.cos, of.sin
+        for k, (parent, ahead, up) in enumerate(self._chain):
+            pitch, pitch_rate = turned[parent] + angles[k], turning[parent] + rates[k]
+            c, s, dx, dz = cos(pitch), sin(pitch), pitch_rate * ahead, pitch_rate * up
+            vx = vx + (dx * c + dz * s)
+            vz = vz + (dz * c - dx * s)
             turned.append(pitch)
             turning.append(pitch_rate)
-        return together(
-            [z + self._height, *angles[:own], velocity.real, velocity.imag, *rates[:own]]
-        )
+        return together([z + self._height, *angles[:own], vx, vz, *rates[:own]])
 
     def controls(
         self, carry: Float[np.ndarray, "n c"], acts: Float[np.ndarray, "n h u"]
@@ -135,11 +134,12 @@ def _bodies(model: mujoco.MjModel) -> list[int]:
     return subtree(model, Cheetah.torso)
 
 
-def _mass_distribution(model: mujoco.MjModel) -> list[tuple[int, complex]]:
-    """How the robot's centre of mass moves as each body turns, in the plane x + iz.
+def _mass_distribution(model: mujoco.MjModel) -> list[tuple[int, float, float]]:
+    """How the robot's centre of mass moves as each body turns.
 
-    Of each body: the one that it hangs on, counted from 1, the torso; and the velocity of the
-    centre of mass when the body, not turned yet, turns at 1 rad/s with all that hangs on it.
+    Of each body: the one that it hangs on, counted from 1, the torso; and the velocity along x and
+    z of the centre of mass when the body, not turned yet, turns at 1 rad/s with all that hangs on
+    it [m/s].
     """
     bodies = _bodies(model)
     moved = model.body_mass[:, None] * model.body_ipos
@@ -147,4 +147,5 @@ def _mass_distribution(model: mujoco.MjModel) -> list[tuple[int, complex]]:
         moved[model.body_parentid[body]] += model.body_subtreemass[body] * model.body_pos[body]
     centres = (moved[bodies, 0] + 1j * moved[bodies, 2]) / model.body_subtreemass[bodies[0]]
     hangs_on = [0, *(1 + bodies.index(b) for b in model.body_parentid[bodies[1:]])]
-    return list(zip(hangs_on, (-1j * centres).tolist(), strict=True))
+    moves = -1j * centres  # in the plane x + iz
+    return list(zip(hangs_on, moves.real.tolist(), moves.imag.tolist(), strict=True))

@@ -58,7 +58,7 @@ def rotation(quat: Float[np.ndarray, "*b 4"]) -> Float[np.ndarray, "*b 3 3"]:
 def roll_pitch_yaw(rotation: Float[np.ndarray, "*b 3 3"]) -> Float[np.ndarray, "*b 3"]:
     """Angles about x, then y, then z of the world [rad]."""
     entries = rotation.reshape(*rotation.shape[:-2], 9)
-    return together(_roll_pitch_yaw(numbers(entries), _functions(entries)))
+    return together(_roll_pitch_yaw(numbers(entries), functions(entries)))
 
 
 def observe_body(
@@ -68,7 +68,7 @@ def observe_body(
     x, y, z, *quat = numbers(qpos[..., :7])
     vx, vy, vz, *rates = numbers(qvel[..., :6])
     turned = xx, xy, xz, yx, yy, yz, zx, zy, zz = _rotation(quat)
-    roll, pitch, yaw = _roll_pitch_yaw(turned, _functions(qpos))
+    roll, pitch, yaw = _roll_pitch_yaw(turned, functions(qpos))
     ahead = xx * vx + yx * vy + zx * vz
     left = xy * vx + yy * vy + zy * vz
     up = xz * vx + yz * vy + zz * vz
@@ -78,7 +78,7 @@ def observe_body(
     return together(body)
 
 
-def _functions(array: Float[np.ndarray, "*b k"]) -> ModuleType:
+def functions(array: Float[np.ndarray, "*b k"]) -> ModuleType:
     """Whose functions take its :func:`numbers`."""
     return math if array.ndim == 1 else np
 

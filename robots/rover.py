@@ -122,6 +122,8 @@ def _mjcf() -> str:
       <option timestep="{TIMESTEP}" integrator="implicitfast" cone="elliptic" iterations="20"/>
       <visual><global offwidth="1280" offheight="960"/><headlight ambient="0.4 0.4 0.4"/></visual>
       <asset>
+        <texture type="skybox" builtin="gradient" rgb1="0.72 0.81 0.90" rgb2="1 1 1"
+                 width="32" height="192"/>
         <texture name="grid" type="2d" builtin="checker" rgb1="0.86 0.87 0.89" rgb2="0.80 0.81 0.84"
                  width="256" height="256"/>
         <material name="grid" texture="grid" texrepeat="1 1" texuniform="true"/>

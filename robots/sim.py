@@ -84,6 +84,8 @@ class SimRobot(Robot):
         self.substeps = round(self.spec.dt / self.nominal.opt.timestep)
         self._limits = self.spec.act_low, self.spec.act_high
         self.data = mujoco.MjData(self.nominal)
+        # asked anew, the data would take half a microsecond for each
+        self._qpos, self._qvel, self._ctrl = self.data.qpos, self.data.qvel, self.data.ctrl
         self.carry = np.zeros(0)
         self.perturb = tuple(perturb)
         self.came: dict[float, Float[np.ndarray, " 2"]] = {}
@@ -165,7 +167,7 @@ class SimRobot(Robot):
 
     def truth(self) -> Float[np.ndarray, " o"]:
         """The observation now, through sensors without a fault."""
-        return self.observe(self.data.qpos, self.data.qvel, self.carry)
+        return self.observe(self._qpos, self._qvel, self.carry)
 
     def measured(self) -> Float[np.ndarray, " p"]:
         """Of the truth, the fields that sensors measure: see :meth:`Perturbation.sense`."""
@@ -228,8 +230,8 @@ class SimRobot(Robot):
         if changing:
             ctrl = np.repeat(ctrl, periods * self.substeps // len(ctrl), axis=0)
         hold = periods * self.substeps // len(ctrl)
-        for command in ctrl:
-            self.data.ctrl[:] = command
+        for k in range(len(ctrl)):  # an array's own iteration ends with an exception, slowly
+            self._ctrl[:] = ctrl[k]
             mujoco.mj_step(self.model, self.data, hold)
             if changing:
                 self._apply()
@@ -241,7 +243,7 @@ class SimRobot(Robot):
             Diverged: when the simulation blew up.
         """
         self.carry = carry
-        if not sum(map(abs, self.data.qvel.tolist())) < TOO_FAST:  # NaN is not, either
+        if not sum(map(abs, self._qvel.tolist())) < TOO_FAST:  # NaN is not, either
             raise Diverged(f"{self.spec.name}: the simulation diverged at {self.time:.2f} s")
         if self.perturb:
             self._sense()  # by what acted so far: an onset changes nothing that was before it

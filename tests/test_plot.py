@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 from PIL import Image
 
-from mbmrl import conditions, log, plot
+from mbmrl import conditions, log, plot, tasks
 from mbmrl.compose import AGENTS
 from tests.recorded import babble
 
@@ -65,6 +67,7 @@ def test_a_file_is_whole_or_absent(tmp_path: Path) -> None:
         ("hexapod", []),
         ("hexapod", ["friction:scale=0.2,onset=0.1", "slope:angle=0.1,onset=0.7,until=0.75"]),
         ("cheetah", ["damaged_joint:joint=bfoot,onset=0.2"]),
+        ("fish", ["damaged_joint:joint=tail1,onset=0.2"]),
     ],
 )
 def test_comparison_is_drawn(tmp_path: Path, robot: str, perturbations: list[str]) -> None:
@@ -76,6 +79,42 @@ def test_comparison_is_drawn(tmp_path: Path, robot: str, perturbations: list[str
     for agent in ("default", "oracle"):
         wanted = np.array([int(plot.colour(agent)[i : i + 2], 16) for i in (1, 3, 5)])
         assert (np.abs(picture - wanted).max(-1) < 8).sum() > 100
+
+
+@pytest.mark.parametrize("robot", ["swimmer", "fish"])
+def test_targets_are_drawn_as_they_were_given(robot: str) -> None:
+    """The first, and the second once the robot was there, as large as what counts as near."""
+    run = babble(robot)
+    task = plot._task(run)
+    assert isinstance(task, tasks.ReachTask)
+    task.reset(torch.from_numpy(run.log.obs[0]))
+    first, second = task.targets[0, :2].numpy()
+    fields = ("x", "y", "z")[: len(first)]
+    run.log.obs[4:, 0, run.spec.index(fields)] = first
+    figure, near = Figure(), task.NEAR * task.size
+    plot._paths(above := figure.add_subplot(), [run])
+    circles = [patch for patch in above.patches if isinstance(patch, Circle)]
+    np.testing.assert_allclose([c.center for c in circles], [first[:2], second[:2]], atol=1e-6)
+    assert [c.radius for c in circles] == pytest.approx([near, near])
+    assert [label.get_text() for label in above.texts] == ["1", "2"]
+
+    plot._distance(beside := figure.add_subplot(), run)
+    away, limit = (line.get_ydata() for line in beside.lines)
+    start = run.log.obs[0, 0, run.spec.index(fields)]
+    assert away[0] == pytest.approx(100 * np.linalg.norm(first - start), abs=1e-3)
+    assert away[4:] == pytest.approx(100 * np.linalg.norm(second - first), abs=1e-3)
+    assert limit[0] == pytest.approx(100 * near)
+
+
+@pytest.mark.parametrize(
+    ("robot", "named"), [("hexapod", "path"), ("fish", "target"), ("ant", None)]
+)
+def test_legend_names_what_is_there_to_do(robot: str, named: str | None) -> None:
+    figure = Figure()
+    plot._legend(figure, [babble(robot)])
+    said = [text.get_text() for text in figure.legends[0].get_texts()]
+    for word in ("path", "target"):
+        assert any(word in text for text in said) == (word == named)
 
 
 def test_nobody_leaves_the_picture() -> None:

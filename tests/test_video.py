@@ -150,6 +150,24 @@ def test_water_hills_and_ice_are_seen(opengl: None, perturbation: str) -> None:
     assert min(apart[3:]) > 1
 
 
+def test_hills_are_drawn_where_they_are_stood_upon(opengl: None) -> None:
+    """Flat and as high as the floor was, where the robot was as they began."""
+    with Scene(babble("hexapod", "terrain:roughness=0.2,bump=0.4"), 64, 48) as one:
+        one.draw(7)
+        assert one._ground(*one._places[7][:2]) == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", registry.names("robots"))
+def test_robot_alone_fills_its_picture(opengl: None, name: str) -> None:
+    """And all of it is in there: what differs when its bodies are hidden."""
+    with Scene(babble(name), 160, 120, alone=True) as one:
+        shown, model = one.draw(7).copy(), one.model(7)
+        model.geom_rgba[np.isin(model.geom_bodyid, subtree(model, one.robot.torso)), 3] = 0.0
+        rows, columns = np.nonzero((shown != one.draw(7)).any(-1))
+    assert max(np.ptp(rows) / 120, np.ptp(columns) / 160) > 0.4
+    assert min(rows) > 0 and max(rows) < 119 and min(columns) > 0 and max(columns) < 159
+
+
 def test_planar_robot_is_seen_from_the_side(opengl: None) -> None:
     run = babble("cheetah", "damaged_joint:joint=bthigh,onset=0.2")
     assert red(drawn(run, 0)) == 0
