@@ -39,7 +39,7 @@ class FitConfig:
     batch: int = 24
     window: int = 32
     query: int = 18
-    lr: float = 3e-3
+    lr: float = 8e-3
     check_every: int = 250
 
 

@@ -100,6 +100,7 @@ JOINT_TARGETS = Settings(
     on_policy=144,
     lanes=16,
     fit=FitConfig(updates=5000),
+    final=2,
     minutes=45.0,
     perturbations=BODY,
 )
@@ -125,7 +126,7 @@ SETTINGS: dict[str, Settings] = {
         JOINT_TARGETS,
         plan=TORQUES | {"num_samples": (96, 64, 64)},
         true_plan=TORQUES | {"num_samples": (64, 48, 48)},
-        minutes=25.0,
+        minutes=35.0,
     ),
     "swimmer": Settings(
         hidden=(256, 256),
