@@ -23,7 +23,7 @@ class Branching:
 
     Args:
         planner: the one that drives.
-        source: of the candidates; the same one, or any where that has none.
+        source: of the candidates: the one within it, or any where there is none.
         robots: as many as it drives.
         length: of a branch [control steps]; one candidate after another where they are shorter.
     """
@@ -37,8 +37,7 @@ class Branching:
     def reset(self, num_robots: int = 1) -> None:
         """Forget the branches, too."""
         self.planner.reset(num_robots)
-        if self.source is not self.planner:
-            self.source.reset(num_robots)
+        self.source.reset(num_robots)
         self._tick = 0
         self._grown: list[Branches] = []
 
@@ -55,13 +54,13 @@ class Branching:
         return Branches(*(np.stack(x, 1) for x in zip(*self._grown, strict=True)))
 
     def _branch(self, told: Float[np.ndarray, "r o"]) -> Branches:
-        r, n = len(told), math.ceil(self.length / self.source.horizon)
-        candidates = self.source.candidates(r * n).unflatten(1, (r, n))
-        # each robot its own ones: a planner draws the same noise for all
-        own = torch.arange(r)
-        act = candidates[own, own].flatten(1, 2)[:, : self.length].numpy()
-        obs = np.stack([r.true_rollout(a[None])[0] for r, a in zip(self.robots, act, strict=True)])
+        each, own = math.ceil(self.length / self.source.horizon), torch.arange(len(told))
+        # a planner draws the same noise for all robots, and here each is to have its own
+        candidates = self.source.candidates(len(told) * each).unflatten(1, (-1, each))[own, own]
+        act = candidates.flatten(1, 2)[:, : self.length].numpy()
+        pairs = zip(self.robots, act, strict=True)
+        obs = np.stack([robot.true_rollout(a[None])[0] for robot, a in pairs])
         # what faulty sensors would have said is not known
-        truth = np.stack([r.truth() for r in self.robots])
+        truth = np.stack([robot.truth() for robot in self.robots])
         obs[~np.isclose(told, truth, 1e-4, 1e-4).all(1)] = np.nan
         return Branches(act, obs.astype(np.float32))
