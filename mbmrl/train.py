@@ -301,20 +301,20 @@ def collect(
         onsets.append(onset)
         texts.append(conditions.text(condition))
     paths = [str(p) for p in rng.choice(tasks.COURSES[cls.task] or [""], count)]
-    agent = _collector(job, kind, robots, paths, int(rng.integers(2**31)), stage)
+    agent, branching = _collector(job, kind, robots, paths, int(rng.integers(2**31)), stage)
     log = run_episodes(robots, agent, (steps + 1) * dt)
     return Episodes(
         log.obs.transpose(1, 0, 2),
         log.act[:-1].transpose(1, 0, 2),
         np.array(onsets),
         texts,
-        agent.planner.branches() if isinstance(agent.planner, Branching) else None,
+        branching.branches(),
     )
 
 
 def _collector(
     job: Job, kind: str, robots: list[SimRobot], paths: list[str], seed: int, stage: Path | None
-) -> Agent:
+) -> tuple[Agent, Branching]:
     spec, settings = robots[0].spec, job.settings
     if kind == "babble":
         agent = Agent(TrueModel([]), Babble(spec, seed), task_for(type(robots[0]), paths))
@@ -329,8 +329,8 @@ def _collector(
             # one iteration from the last plan is good enough to learn from, in a third of the time
             source.num_samples = source.num_samples[:1]
         agent.planner = Explore(source, spec, seed)
-    agent.planner = Branching(agent.planner, source, robots, settings.fit.query)
-    return agent
+    agent.planner = branching = Branching(agent.planner, source, robots, settings.fit.query)
+    return agent, branching
 
 
 # --- fitting ----------------------------------------------------------------------------------

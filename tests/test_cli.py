@@ -134,6 +134,7 @@ def test_a_mistake_in_a_process_of_its_own() -> None:
         (["eval", "--robot", REAL], "is not simulated"),
         (["eval", "--episodes", 0], "--episodes is a positive number"),
         (["eval", "--jobs", 0], "--jobs is a positive number"),
+        (["discriminate", "--per-kind", 0], "--per-kind is a positive number"),
         (["eval", "--agents", ","], "names nothing"),
         (["eval", "--agents", "zero,oracel"], "oracel"),
         (["eval", "--suite", "test", "--perturb", "none"], "exclude each other"),

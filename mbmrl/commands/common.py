@@ -129,7 +129,8 @@ def check_numbers(*, seed: int, **positive: float | None) -> None:
         raise UsageError(f"--seed is between 0 and 2**32 - 1, not {seed}")
     for name, value in positive.items():
         if value is not None and not 0 < value < math.inf:
-            raise UsageError(f"--{name} is a positive number, not {value}")
+            flag = name.replace("_", "-")
+            raise UsageError(f"--{flag} is a positive number, not {value}")
 
 
 def check_file(file: Path | None, flag: str = "--json") -> None:
