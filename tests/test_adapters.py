@@ -18,6 +18,7 @@ from mbmrl.adapters.blackbox import seen
 from mbmrl.adapters.context import Context
 from mbmrl.adapters.fomaml import FirstOrder
 from mbmrl.adapters.latent import REACH, Latent
+from mbmrl.adapters.latent_bayes import LatentBayes
 from mbmrl.adapters.learned_optimizer import LearnedOptimizer
 from mbmrl.adapters.maml import BOUND, Maml, Rates
 from mbmrl.adapters.maml_bayes import MamlBayes
@@ -691,28 +692,32 @@ def test_rls_that_forgets_nothing_is_bayes_that_does_not_age(
     )
 
 
-def test_maml_bayes_is_the_step_on_the_body_then_the_ridge() -> None:
+@pytest.mark.parametrize("cls", [MamlBayes, LatentBayes])
+def test_a_step_then_the_ridge_on_the_features_that_it_gives(cls: type[MamlBayes]) -> None:
     dynamics = model()
-    both = make(MamlBayes, dynamics)
-    assert isinstance(both, MamlBayes)
+    both = make(cls, dynamics)
+    assert isinstance(both, cls)
     data = window(LONGEST, scale=2.0)
     found = both.adapt(dynamics, data)
 
-    maml = Maml(dynamics, layers=range(len(dynamics.hidden))).double()
-    bayes = Bayes(dynamics).double()
-    maml.load_state_dict(both.body.state_dict())
-    bayes.load_state_dict(both.head.state_dict())
-    stepped = maml.adapt(dynamics, data)
-    body = copy.deepcopy(dynamics).requires_grad_(False)
+    stepped = both.body.adapt(dynamics, data)
+    moved = copy.deepcopy(dynamics).requires_grad_(False)
     for i, layer in enumerate(stepped):
         weight, bias = explicit(layer)
-        body.weights[i].copy_(weight), body.biases[i].copy_(bias.reshape(-1))
-    assert torch.equal(body.weights[-1], dynamics.weights[-1])
-    expected = bayes.adapt(body, data)
+        moved.weights[i].copy_(weight), moved.biases[i].copy_(bias.reshape(-1))
+    expected = both.head.adapt(moved, data)
     for mine, theirs in zip(found, expected, strict=True):
         for a, b in zip(explicit(mine), explicit(theirs), strict=True):
             torch.testing.assert_close(a.reshape(b.shape), b)
     assert (explicit(found[0])[0] - dynamics.weights[0]).abs().max() > 1e-3
+
+
+def test_the_step_of_maml_bayes_leaves_the_last_layer_to_the_ridge() -> None:
+    dynamics = model()
+    both = make(MamlBayes, dynamics)
+    assert isinstance(both, MamlBayes)
+    stepped = both.body.adapt(dynamics, window(LONGEST, scale=2.0))
+    assert torch.equal(explicit(stepped[-1])[0], dynamics.weights[-1])
 
 
 # --- meta-training -------------------------------------------------------------------------------
@@ -757,7 +762,7 @@ def pooled_loss() -> float:
     return held_out_loss(*trained("none"))
 
 
-@pytest.mark.parametrize("name", ["maml", "bayes", "maml_bayes"])
+@pytest.mark.parametrize("name", ["maml", "bayes", "maml_bayes", "latent_bayes"])
 def test_meta_training_learns_to_adapt(name: str, pooled_loss: float) -> None:
     """Robots that differ in everything: after training, a window of 16 says which one it is."""
     dynamics, adapter = trained(name)

@@ -48,7 +48,7 @@ class Bayes(Adapter):
         offset = self.log_scale[-1].exp()
         system = keys @ phi.mT + offset + torch.diag(self.noise(phi.shape[-2]))
         values = torch.cholesky_solve(y - last(phi), torch.linalg.cholesky(system))
-        return Affine(last.weight, last.bias + offset * values.sum(-2, keepdim=True), keys, values)
+        return last.plus(offset * values.sum(-2, keepdim=True), keys, values)
 
     def noise(self, m: int) -> Float[Tensor, " m"]:
         """Noise ν at each place of the window, oldest first."""

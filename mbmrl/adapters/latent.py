@@ -18,7 +18,7 @@ REACH = 10.0
 
 
 class Latent(Adapter):
-    """Three gradient steps of a code z, decoded to W + U diag(z) V and b + z B in every layer.
+    """Gradient steps of a code z, decoded to W + U diag(z) V and b + z B in every layer.
 
     The idea of LEO (arXiv 1807.05960), adapting where there are few numbers to adapt, with a
     decoder that is linear in z, so that its gradient is exact and the addition has z's rank:
@@ -27,14 +27,14 @@ class Latent(Adapter):
     Args:
         dynamics: gives the sizes.
         size: of the code.
+        steps: how many.
     """
 
     name: ClassVar[str] = "latent"
-    steps: ClassVar[int] = 3
 
-    def __init__(self, dynamics: Dynamics, size: int = 16) -> None:
+    def __init__(self, dynamics: Dynamics, size: int = 16, steps: int = 3) -> None:
         super().__init__()
-        self.size = size
+        self.size, self.steps = size, steps
         shapes = [tuple(layer.weight.shape) for layer in dynamics.prior()]
         self.down = nn.ParameterList(torch.randn(size, i) / i**0.5 for i, _ in shapes)
         self.up = nn.ParameterList(torch.randn(size, o) / size**0.5 for _, o in shapes)
