@@ -112,10 +112,14 @@ def main() -> None:
     parser.add_argument("--checkpoint", nargs="+", type=Path, help="folders; else the shipped one")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    cls = registry.load("robots", args.robot)
-    found = {
-        str(f or "shipped"): checkpoint.for_robot(cls.spec, f) for f in args.checkpoint or [None]
-    }
+    try:
+        cls = registry.load("robots", args.robot)
+        found = {
+            str(f or "shipped"): checkpoint.for_robot(cls.spec, f)
+            for f in args.checkpoint or [None]
+        }
+    except (checkpoint.CheckpointError, registry.UnknownName) as error:
+        parser.error(str(error))
     learners = {
         f"{folder} {name}": (pair[0].dense(), pair[1])
         for folder, made in found.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cmath
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import ClassVar
@@ -11,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mbmrl.spec import Field, RobotSpec
-from robots.frames import functions, numbers, together
+from robots.frames import numbers, together
 from robots.perturbations.base import Perturbation, subtree
 from robots.sim import Leg, SimRobot, compiled
 
@@ -112,16 +113,14 @@ class Cheetah(SimRobot):
         _, z, *angles = numbers(qpos)
         vx, vz, *rates = numbers(qvel)
         own = len(self._chain)  # what moves besides the robot comes after it
-        of, turned, turning = functions(qpos), [0.0], [0.0]
-        cos, sin = of.cos, of.sin
-        for k, (parent, ahead, up) in enumerate(self._chain):
-            pitch, pitch_rate = turned[parent] + angles[k], turning[parent] + rates[k]
-            c, s, dx, dz = cos(pitch), sin(pitch), pitch_rate * ahead, pitch_rate * up
-            vx = vx + (dx * c + dz * s)
-            vz = vz + (dz * c - dx * s)
+        exp = cmath.exp if qpos.ndim == 1 else np.exp
+        moving, turned, turning = vx + 1j * vz, [0.0], [0.0]
+        for angle, rate, (parent, moves) in zip(angles, rates, self._chain, strict=False):
+            pitch, pitch_rate = turned[parent] + angle, turning[parent] + rate
+            moving = moving + pitch_rate * (moves * exp(-1j * pitch))
             turned.append(pitch)
             turning.append(pitch_rate)
-        return together([z + self._height, *angles[:own], vx, vz, *rates[:own]])
+        return together([z + self._height, *angles[:own], moving.real, moving.imag, *rates[:own]])
 
     def controls(
         self, carry: Float[np.ndarray, "n c"], acts: Float[np.ndarray, "n h u"]
@@ -134,11 +133,11 @@ def _bodies(model: mujoco.MjModel) -> list[int]:
     return subtree(model, Cheetah.torso)
 
 
-def _mass_distribution(model: mujoco.MjModel) -> list[tuple[int, float, float]]:
+def _mass_distribution(model: mujoco.MjModel) -> list[tuple[int, complex]]:
     """How the robot's centre of mass moves as each body turns.
 
-    Of each body: the one that it hangs on, counted from 1, the torso; and the velocity along x and
-    z of the centre of mass when the body, not turned yet, turns at 1 rad/s with all that hangs on
+    Of each body: the one that it hangs on, counted from 1, the torso; and the velocity x + iz of
+    the centre of mass when the body, not turned yet, turns at 1 rad/s with all that hangs on
     it [m/s].
     """
     bodies = _bodies(model)
@@ -147,5 +146,4 @@ def _mass_distribution(model: mujoco.MjModel) -> list[tuple[int, float, float]]:
         moved[model.body_parentid[body]] += model.body_subtreemass[body] * model.body_pos[body]
     centres = (moved[bodies, 0] + 1j * moved[bodies, 2]) / model.body_subtreemass[bodies[0]]
     hangs_on = [0, *(1 + bodies.index(b) for b in model.body_parentid[bodies[1:]])]
-    moves = -1j * centres  # in the plane x + iz
-    return list(zip(hangs_on, moves.real.tolist(), moves.imag.tolist(), strict=True))
+    return list(zip(hangs_on, (-1j * centres).tolist(), strict=True))

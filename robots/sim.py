@@ -290,14 +290,15 @@ class SimRobot(Robot):
         """The action as it is sent, or those of so many robots; raises ValueError for no action."""
         act = np.asarray(act, dtype=np.float64)
         low, high = self._limits
-        if act.shape != (*robots, *low.shape):
+        if act.shape != robots + low.shape:
             raise ValueError(
                 f"{self.spec.name} takes {self.spec.num_act} actions, not an array of {act.shape}"
             )
         # of so few numbers Python's own sum is the fast one
         if not math.isfinite(sum(act.ravel().tolist())):
             raise ValueError(f"{self.spec.name}: action {act} is not finite")
-        return np.minimum(np.maximum(act, low), high)
+        kept = np.maximum(act, low)
+        return np.minimum(kept, high, out=kept)
 
     def _switch(self) -> None:
         """Let act what is due, as far as it has grown."""

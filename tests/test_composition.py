@@ -19,24 +19,10 @@ from mbmrl import registry
 from mbmrl.adapters.base import Adapter
 from mbmrl.dynamics import Affine, Dynamics, Params
 from mbmrl.params import take, together
-from mbmrl.spec import Field, RobotSpec
 from mbmrl.types import CostFn, Plan, RolloutFn, Transitions
+from tests.carts import driven, model
 
-SPEC = RobotSpec(
-    name="cart",
-    dt=0.1,
-    obs=(Field("vx", "m/s"), Field("pitch", "rad")),
-    act=(Field("f", "N", -1, 1),),
-)
 WINDOW, HELD_BACK = 12, 3
-
-
-def model(seed: int = 0) -> Dynamics:
-    torch.manual_seed(seed)
-    dynamics = Dynamics(SPEC, (6, 5), "tanh")
-    for bias in dynamics.biases:
-        torch.nn.init.normal_(bias, std=0.5)
-    return dynamics.requires_grad_(False)
 
 
 def tick(truths: list[Dynamics], g: torch.Generator) -> Transitions:
@@ -48,18 +34,6 @@ def tick(truths: list[Dynamics], g: torch.Generator) -> Transitions:
     after = [t.unroll(t.prior(), obs[r], act[r][None])[:, 0] for r, t in enumerate(truths)]
     noise = 0.01 * torch.randn(len(truths), 1, 2, generator=g)
     return Transitions(obs, act, torch.stack(after) + noise)
-
-
-def ticks(truths: list[Dynamics], count: int, seed: int = 3) -> list[Transitions]:
-    """One after the other."""
-    g = torch.Generator().manual_seed(seed)
-    obs, found = torch.randn(len(truths), 1, 2, generator=g), []
-    for _ in range(count):
-        act = torch.rand(len(truths), 1, 1, generator=g) * 2 - 1
-        after = [t.unroll(t.prior(), obs[r], act[r][None])[:, 0] for r, t in enumerate(truths)]
-        found.append(Transitions(obs, act, torch.stack(after)))
-        obs = found[-1].next_obs
-    return found
 
 
 def said(dynamics: Dynamics, params: Params, robots: int) -> Tensor:
@@ -137,8 +111,7 @@ def test_robots_whose_histories_differ_adapt_as_each_would_alone(name: str) -> N
     torch.manual_seed(1)
     adapter = registry.load("adapters", name)(prior).requires_grad_(False)
     history = History(WINDOW)
-    driven = ticks([model(1), model(2), model(3), model(4)], WINDOW + 2)
-    for newest in driven:
+    for newest in driven([model(k) for k in (1, 2, 3, 4)], WINDOW + 2):
         history.append(newest)
     history.cut(1, 5)
     history.cut(3, 5)
@@ -160,7 +133,7 @@ def test_what_was_cut_grows_again_up_to_the_window() -> None:
             seen.append(window.act.shape[:2])
             return prior.prior()
 
-    for k, newest in enumerate(ticks([model(1), model(2)], 3 * WINDOW)):
+    for k, newest in enumerate(driven([model(1), model(2)], 3 * WINDOW)):
         history.append(newest)
         if k == WINDOW:
             kept = history.cut(0, 2)
@@ -175,7 +148,7 @@ def test_what_was_cut_grows_again_up_to_the_window() -> None:
 
 def test_parameters_are_picked_and_put_together_again() -> None:
     prior = model()
-    window = [torch.cat(x, 1) for x in zip(*ticks([model(k) for k in range(4)], 6), strict=True)]
+    window = [torch.cat(x, 1) for x in zip(*driven([model(k) for k in range(4)], 6), strict=True)]
     for name in ("maml", "bayes", "meta_sgd", "rls", "none"):
         adapter = registry.load("adapters", name)(prior).requires_grad_(False)
         params = adapter.adapt(prior, Transitions(*window))
@@ -243,7 +216,7 @@ def test_each_robot_is_driven_by_the_learner_that_foresees_it() -> None:
     obs, acts = torch.randn(3, 2, generator=g), torch.randn(3, 4, 5, 1, generator=g)
     truths = [second, first, second]
     auto.rollout()
-    for newest in ticks(truths, 4 * HELD_BACK):
+    for newest in driven(truths, 4 * HELD_BACK):
         auto.observe(newest)
         roll = auto.rollout()
     told = roll(obs, acts)
@@ -264,7 +237,7 @@ def test_learners_change_only_where_another_is_clearly_better() -> None:
         wrong.biases[-1] += shift
     auto = Auto([LearnedModel(prior, Answer(m), WINDOW, HELD_BACK) for m in off])
     auto.rollout()
-    for newest in ticks([truth], 6 * HELD_BACK):
+    for newest in driven([truth], 6 * HELD_BACK):
         auto.observe(newest)
         auto.rollout()
     first, second = (model.doubt() for model in auto.models)

@@ -20,7 +20,7 @@ class MamlBayes(Adapter):
         self, dynamics: Dynamics, rates: Rates = "factored", initial: float = 0.15
     ) -> None:
         super().__init__()
-        self.body = Maml(dynamics, rates, initial, layers=range(len(dynamics.hidden)))
+        self.body: Adapter = Maml(dynamics, rates, initial, layers=range(len(dynamics.hidden)))
         self.head = Bayes(dynamics)
 
     def adapt(self, prior: Dynamics, window: Transitions) -> Params:

@@ -28,10 +28,9 @@ class Memory(Latent):
 
     name: ClassVar[str] = "memory"
     corrects: ClassVar[bool] = False
-    steps: ClassVar[int] = 1
 
     def __init__(self, dynamics: Dynamics) -> None:
-        super().__init__(dynamics)
+        super().__init__(dynamics, steps=1)
         self.encoder = nn.Sequential(
             nn.Linear(width(dynamics), HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, EMBEDDING)
         )

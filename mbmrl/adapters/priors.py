@@ -26,10 +26,9 @@ class Priors(Latent):
 
     name: ClassVar[str] = "priors"
     corrects: ClassVar[bool] = False
-    steps: ClassVar[int] = 1
 
     def __init__(self, dynamics: Dynamics) -> None:
-        super().__init__(dynamics)
+        super().__init__(dynamics, steps=1)
         self.codes = nn.Parameter(0.5 * torch.randn(COUNT, self.size))
         self.log_sharpness = nn.Parameter(torch.zeros(()))
 
