@@ -149,7 +149,10 @@ class Store:
 
 
 class Windows:
-    """Draws windows of consecutive transitions that never cross a reset or a change of dynamics.
+    """Draws windows of consecutive transitions of one episode.
+
+    The dynamics may change within a support, as they do on a robot that is being adapted to; what
+    is asked about belongs to the newest of them.
 
     Every window is as likely as any other; but the windows of one draw are spread over the
     conditions, so that none rules a batch by chance, or is missing from it.
@@ -187,7 +190,7 @@ class Windows:
         length, steps = support + query, self.act.shape[1]
         if steps < length:
             raise ValueError(f"episodes of {steps} steps hold no window of {length}")
-        episode, start = self._places(rng, batch, length, steps)
+        episode, start = self._places(rng, batch, support, length)
         at = start[:, None] + torch.arange(length + 1)
         obs = self.obs[episode[:, None], at]
         act = self.act[episode[:, None], at[:, :-1]]
@@ -218,25 +221,26 @@ class Windows:
         act[known], next_obs[known] = (x[known] for x in found)
 
     def _places(
-        self, rng: torch.Generator, batch: int, length: int, steps: int
+        self, rng: torch.Generator, batch: int, support: int, length: int
     ) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"]]:
-        """Episodes and first steps, drawn until every window keeps to one side of its onset.
+        """Episodes and first steps, drawn until no query holds dynamics that its support lacks.
 
         Episodes of one condition lie side by side, and each window comes from a part of its own.
         """
+        starts = self.act.shape[1] - length + 1
         share = (torch.arange(batch) + torch.rand(batch, generator=rng)) / batch
         last = len(self.onset) - 1
         episode = self.by_condition[(share * len(self.onset)).long().clamp(max=last)]
-        start = torch.randint(steps - length + 1, (batch,), generator=rng)
+        start = torch.randint(starts, (batch,), generator=rng)
         for _ in range(1000):
             onset = self.onset[episode]
-            crosses = (start < onset) & (start + length > onset)
-            if not crosses.any():
+            told = (start >= onset) | (start + support > onset) | (start + length <= onset)
+            if told.all():
                 return episode, start
-            again = int(crosses.sum())
-            episode[crosses] = torch.randint(len(self.onset), (again,), generator=rng)
-            start[crosses] = torch.randint(steps - length + 1, (again,), generator=rng)
-        raise ValueError(f"no window of {length} transitions lies on one side of an onset")
+            again = int((~told).sum())
+            episode[~told] = torch.randint(len(self.onset), (again,), generator=rng)
+            start[~told] = torch.randint(starts, (again,), generator=rng)
+        raise ValueError(f"every window of {length} transitions has an onset within its query")
 
 
 def _mirrored(rows: Tensor, order: Tensor, sign: Tensor) -> Tensor:

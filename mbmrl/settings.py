@@ -35,7 +35,7 @@ class Settings:
         perturbations: what it is trained for and tested on; all that the robot allows when empty.
     """
 
-    adapter: str = "bayes"
+    adapter: str = "latent_bayes"
     network: str = "mlp"
     hidden: tuple[int, ...] = (128, 128)
     activation: str = "silu"

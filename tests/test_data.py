@@ -1,4 +1,4 @@
-"""Episodes on disk, and windows that never cross a reset or a change of dynamics."""
+"""Episodes on disk, and windows of transitions whose query holds no news."""
 
 from __future__ import annotations
 
@@ -45,15 +45,16 @@ def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def legal(onsets: list[int], steps: int, length: int) -> set[tuple[int, int]]:
-    """Every (episode, start) whose transitions all lie before the onset, or all after it."""
-    starts = range(steps - length + 1)
-    return {
-        (e, s)
-        for e, onset in enumerate(onsets)
-        for s in starts
-        if s + length <= onset or s >= onset
-    }
+def legal(onsets: list[int], steps: int, support: int, query: int) -> set[tuple[int, int]]:
+    """Every (episode, start) whose query is of dynamics that its support ends with, if any."""
+    found = set()
+    for e, onset in enumerate(onsets):
+        after = [t >= onset for t in range(steps)]
+        for s in range(steps - support - query + 1):
+            asked = set(after[s + support : s + support + query])
+            if len(asked) == 1 and (not support or asked == {after[s + support - 1]}):
+                found.add((e, s))
+    return found
 
 
 # --- windows -------------------------------------------------------------------------------------
@@ -70,12 +71,12 @@ def layouts(draw: st.DrawFn) -> tuple[list[int], int, int, int]:
 
 @given(layouts())
 @settings(max_examples=60)
-def test_windows_keep_to_one_side_of_onsets_and_cover_every_legal_place(
+def test_queries_hold_no_news_and_windows_cover_every_legal_place(
     layout: tuple[list[int], int, int, int],
 ) -> None:
     onsets, steps, support, query = layout
     data, length = episodes(onsets, steps), support + query
-    windows, places = Windows(data, SPEC, mirror=False), legal(onsets, steps, length)
+    windows, places = Windows(data, SPEC, mirror=False), legal(onsets, steps, support, query)
     if not places:
         with pytest.raises(ValueError, match="onset"):
             windows.sample(rng(), 4, support, query)
@@ -100,7 +101,7 @@ def test_legal_places_are_drawn_evenly() -> None:
     """An episode with an onset in its middle is not drawn more often for having been refused."""
     data = episodes([0, 10], 20)
     support, _ = Windows(data, SPEC, mirror=False).sample(rng(), 30000, 2, 4)
-    places = legal([0, 10], 20, 6)
+    places = legal([0, 10], 20, 2, 4)
     _, counts = np.unique(
         support.obs[:, 0, :2].numpy() @ [100, 1], return_counts=True
     )  # episode and start as one number

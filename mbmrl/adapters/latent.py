@@ -22,7 +22,8 @@ class Latent(Adapter):
 
     The idea of LEO (arXiv 1807.05960), adapting where there are few numbers to adapt, with a
     decoder that is linear in z, so that its gradient is exact and the addition has z's rank:
-    ∂L/∂z = Σ over layers and window of (x Uᵀ) ∘ (e Vᵀ) + e Bᵀ, for inputs x and errors e.
+    ∂L/∂z = Σ over layers and window of (x Uᵀ) ∘ (e Vᵀ) + e Bᵀ, for inputs x and errors e. In L a
+    transition counts the less, the older it is; how much less is learned.
 
     Args:
         dynamics: gives the sizes.
@@ -40,6 +41,7 @@ class Latent(Adapter):
         self.up = nn.ParameterList(torch.randn(size, o) / size**0.5 for _, o in shapes)
         self.shift = nn.ParameterList(torch.randn(size, o) / size**0.5 for _, o in shapes)
         self.log_rate = nn.Parameter(torch.zeros(size))
+        self.log_ageing = nn.Parameter(torch.tensor(-3.0))
 
     def adapt(self, prior: Dynamics, window: Transitions) -> Params:
         """See :class:`Adapter`."""
@@ -63,12 +65,17 @@ class Latent(Adapter):
     ) -> Float[Tensor, "*b z"]:
         """The code after gradient steps on the window."""
         x, y = prior.inputs(window.obs, window.act), prior.targets(window)
-        rate = self.log_rate.exp()
+        rate, weight = self.log_rate.exp(), self.weight(x.shape[-2])
         for _ in range(self.steps):
-            inputs, errors = backward(prior, self.decode(prior, code), x, y)
+            inputs, errors = backward(prior, self.decode(prior, code), x, y, weight)
             slope = torch.zeros_like(code)
             layers = zip(inputs, errors, self.down, self.up, self.shift, strict=True)
             for i, e, down, up, shift in layers:
                 slope = slope + ((i @ down.mT) * (e @ up.mT) + e @ shift.mT).sum(-2)
             code = REACH * torch.tanh((code - rate * slope) / REACH)
         return code
+
+    def weight(self, m: int) -> Float[Tensor, "m 1"]:
+        """What each place of the window counts, oldest first; 1 on average."""
+        age = torch.arange(m - 1, -1, -1, dtype=self.log_ageing.dtype)
+        return m * torch.softmax(-self.log_ageing.exp() * age, 0)[:, None]

@@ -135,15 +135,19 @@ def backward(
     params: Params,
     x: Float[Tensor, "*b m i"],
     y: Float[Tensor, "*b m o"],
+    weight: Float[Tensor, "m 1"] | float = 1.0,
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Each layer's inputs on the window, and the inner loss's gradient at each layer's output."""
+    """Each layer's inputs on the window, and the inner loss's gradient at each layer's output.
+
+    Transitions may have different weights in the loss.
+    """
     inputs, slopes = [x], []
     for layer in params[:-1]:
         value, slope = prior.act_and_slope(layer(inputs[-1]))
         inputs.append(value)
         slopes.append(slope)
     residual = params[-1](inputs[-1]) - y
-    error = BOUND * torch.tanh(residual / BOUND) / (y.shape[-2] * y.shape[-1])
+    error = weight * BOUND * torch.tanh(residual / BOUND) / (y.shape[-2] * y.shape[-1])
     errors = [error]
     for layer, slope in zip(params[:0:-1], slopes[::-1], strict=True):
         errors.append(layer.back(errors[-1]) * slope)
