@@ -119,6 +119,11 @@ def test_saving_again_replaces(folder: Path) -> None:
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "weights.safetensors"]
 
 
+def test_both_files_may_be_read_by_whoever_may_read_the_other(folder: Path) -> None:
+    modes = {path.stat().st_mode for path in folder.iterdir()}
+    assert len(modes) == 1
+
+
 def test_known_mistake_7_two_plain_files_and_no_pickle(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
