@@ -24,6 +24,7 @@ SPEC = RobotSpec(
 )
 
 SETTINGS = Settings(
+    adapter="bayes",
     hidden=(8,),
     window=4,
     held_back=2,

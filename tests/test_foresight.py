@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mbmrl import cli, foresight, recording
+from mbmrl import cli, foresight, recording, registry
 from mbmrl.bench import tick
 from mbmrl.checkpoint import Checkpoint
 from mbmrl.foresight import NAMES, Foresight, foresee, places, verdict
@@ -40,6 +40,7 @@ def model(drift: tuple[float, ...] = (0, 0, 0, 0), adapter: str = "none") -> Che
         for p in dynamics.parameters():
             p.zero_()
     dynamics.target_mean.copy_(torch.tensor(drift))
+    made.learners[adapter] = dynamics, registry.load("adapters", adapter)(dynamics)
     made.default = adapter
     return made
 
