@@ -47,8 +47,7 @@ class Latent(Adapter):
         """See :class:`Adapter`."""
         if window.act.shape[-2] == 0:
             return prior.prior()
-        code = self.log_rate.new_zeros(*window.act.shape[:-2], self.size)
-        return self.decode(prior, self.improved(prior, code, window))
+        return self.decode(prior, self.improved(prior, window))
 
     def decode(self, prior: Dynamics, code: Float[Tensor, "*b z"]) -> Params:
         """The prior's layers as the code modulates them."""
@@ -61,13 +60,18 @@ class Latent(Adapter):
         ]
 
     def improved(
-        self, prior: Dynamics, code: Float[Tensor, "*b z"], window: Transitions
+        self, prior: Dynamics, window: Transitions, code: Float[Tensor, "*b z"] | None = None
     ) -> Float[Tensor, "*b z"]:
-        """The code after gradient steps on the window."""
+        """The code after gradient steps on the window, from nought where none is given."""
         x, y = prior.inputs(window.obs, window.act), prior.targets(window)
         rate, weight = self.log_rate.exp(), self.weight(x.shape[-2])
-        for _ in range(self.steps):
-            inputs, errors = backward(prior, self.decode(prior, code), x, y, weight)
+        params = prior.prior() if code is None else self.decode(prior, code)
+        if code is None:
+            code = rate.new_zeros(*x.shape[:-2], self.size)
+        for step in range(self.steps):
+            if step:
+                params = self.decode(prior, code)
+            inputs, errors = backward(prior, params, x, y, weight)
             slope = torch.zeros_like(code)
             layers = zip(inputs, errors, self.down, self.up, self.shift, strict=True)
             for i, e, down, up, shift in layers:

@@ -45,7 +45,7 @@ class Memory(Latent):
         if window.act.shape[-2] == 0:
             return prior.prior()
         code = self.recalled(seen(prior, window))
-        return self.decode(prior, self.improved(prior, code, window))
+        return self.decode(prior, self.improved(prior, window, code))
 
     def recalled(self, rows: Float[Tensor, "*b m s"]) -> Float[Tensor, "*b z"]:
         """The code that windows like this one suggest; nought where none was met."""

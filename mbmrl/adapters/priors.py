@@ -37,7 +37,7 @@ class Priors(Latent):
         if window.act.shape[-2] == 0:
             return prior.prior()
         likeliest = self.likelihoods(prior, window).softmax(-1) @ self.codes
-        return self.decode(prior, self.improved(prior, likeliest, window))
+        return self.decode(prior, self.improved(prior, window, likeliest))
 
     def likelihoods(self, prior: Dynamics, window: Transitions) -> Float[Tensor, "*b k"]:
         """Of each prior on the window, as logarithms."""
