@@ -15,6 +15,6 @@ class LatentBayes(MamlBayes):
 
     name: ClassVar[str] = "latent_bayes"
 
-    def __init__(self, dynamics: Dynamics, steps: int = 1) -> None:
+    def __init__(self, dynamics: Dynamics) -> None:
         super(MamlBayes, self).__init__()
-        self.body, self.head = Latent(dynamics, steps=steps), Bayes(dynamics)
+        self.body, self.head = Latent(dynamics, steps=1), Bayes(dynamics)
