@@ -96,8 +96,7 @@ def train(
     if not issubclass(cls, SimRobot):
         raise TrainError(f"{robot} is not simulated: record it, and train with --data")
     job = _job(robot, cls.spec, out, minutes, seed, adapters, members, network)
-    _claim(job)
-    start = time.perf_counter()
+    began = _claim(job)
     with _workers() as (pool, progress, events):
         follow = _Follow(progress, events, out / "curves")
         _collect(job, pool, follow, 0, None)
@@ -115,7 +114,7 @@ def train(
         "transitions": episodes.num_transitions,
         "conditions": len(set(episodes.condition)),
     }
-    return _finish(job, result, counts, f"--robot {robot}", minutes, start)
+    return _finish(job, result, counts, f"--robot {robot}", minutes, began)
 
 
 def train_from(
@@ -155,8 +154,7 @@ def train_from(
     job = _job(robot or recordings[0].robot, spec, out, minutes, seed, adapters, members, network)
     job = replace(job, settings=replace(job.settings, rounds=0))  # there is no robot to ask
     cut = logs.episodes(recordings, job.settings.window + job.settings.fit.query, HELD_OUT)
-    _claim(job, {r.name: len(r) for r in recordings})
-    start = time.perf_counter()
+    began = _claim(job, {r.name: len(r) for r in recordings})
     store = Store(out / "data")
     if not store.names():
         store.save("logs", cut)
@@ -170,7 +168,7 @@ def train_from(
         "conditions": len({r.condition for r in recordings}),
     }
     flags = f"--data {data}" + (f" --robot {robot}" if robot else "")
-    return _finish(job, checkpoints.load(last), counts, flags, minutes, start)
+    return _finish(job, checkpoints.load(last), counts, flags, minutes, began)
 
 
 def _job(
@@ -207,7 +205,7 @@ def _finish(
     counts: dict[str, int],
     source: str,
     minutes: float | None,
-    start: float,
+    began: float | None,
 ) -> Path:
     """Write down how it was made, and save it."""
     flags = f"{source} --seed {job.seed} --adapter {','.join(job.adapters)}"
@@ -219,14 +217,19 @@ def _finish(
         "command": f"mbmrl train {flags}" + (f" --minutes {minutes:g}" if minutes else ""),
         "seed": job.seed,
         **counts,
-        "wall_minutes": round((time.perf_counter() - start) / 60, 1),
     }
+    if began is not None:
+        result.training["wall_minutes"] = round((time.perf_counter() - began) / 60, 1)
     result.save(job.out)
     return job.out
 
 
-def _claim(job: Job, recordings: dict[str, int] | None = None) -> None:
-    """Write down what this folder is for, or refuse to mix two trainings in it."""
+def _claim(job: Job, recordings: dict[str, int] | None = None) -> float | None:
+    """Write down what this folder is for, or refuse to mix two trainings in it.
+
+    Returns:
+        When it began [s]; None where it goes on, and nobody knows how long it took so far.
+    """
     mine: dict[str, Any] = {"robot": job.robot, "seed": job.seed, "settings": repr(job.settings)}
     if recordings is not None:
         mine["recordings"] = recordings
@@ -234,11 +237,13 @@ def _claim(job: Job, recordings: dict[str, int] | None = None) -> None:
     if not path.exists():
         job.out.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(mine, indent=1))
-    elif json.loads(path.read_text()) != mine:
+        return time.perf_counter()
+    if json.loads(path.read_text()) != mine:
         raise TrainError(
             f"{job.out} holds a training run with another robot, seed, settings or data: "
             "choose another --out, or delete it to begin anew"
         )
+    return None
 
 
 # --- collecting -----------------------------------------------------------------------------

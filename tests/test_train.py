@@ -221,7 +221,9 @@ def test_the_pooled_model_is_matched_update_by_update(whole: Recorded) -> None:
         ("none", 8),
         ("bayes", 8),
     ]
-    assert checkpoint.load(whole.out).training["updates"] == 4 + 2 * 2 + 8
+    made = checkpoint.load(whole.out).training
+    assert made["updates"] == 4 + 2 * 2 + 8
+    assert made["wall_minutes"] < 60
     for pooled, learner in zip(whole.fits, whole.fits[1:], strict=False):
         if learner["adapter"] == "bayes":
             assert pooled["adapter"] == "none" and pooled["config"] == learner["config"]
@@ -300,6 +302,8 @@ def test_a_run_that_is_cut_off_again_and_again_ends_as_the_whole_one(
         mine, theirs = getattr(resumed, name), getattr(whole.episodes, name)
         np.testing.assert_array_equal(mine, theirs)
     assert resumed.condition == whole.episodes.condition
+    # how long it took in all nobody knows
+    assert "wall_minutes" not in checkpoint.load(tmp_path).training
 
 
 @pytest.mark.parametrize("where", ["data", "stages/final/bayes", "."])
