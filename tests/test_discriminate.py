@@ -71,7 +71,7 @@ def test_a_perturbation_waits_for_oracle_and_nominal_and_can_do_without_robust()
     (gap,) = discriminate.gaps(cut_off, "hexapod")
     assert gap.perturbation == LOCKED
     assert gap.discriminates and not gap.defeats_robust
-    assert gap.cells()[3] == gap.cells()[5] == "–"
+    assert gap.cells()[3] == gap.cells()[5] == "–" and gap.cells()[6] == "0 / 5 / – of 5"
     assert gap.episodes == 5
     assert "robust gets" not in discriminate.summary(cut_off, "hexapod")
     assert discriminate.gaps(cut_off, "cheetah") == []
@@ -81,7 +81,7 @@ def test_what_robust_knows_is_told_apart_from_what_it_does_not() -> None:
     told = discriminate.summary(
         record(none=(0.9, 0.9, 0.8), locked=(0.8, 0.2, 0.4), known=(0.8, 0.2, 0.72)), "hexapod"
     )
-    assert "1 of 1 held-out perturbations discriminate, 1 defeat robust" in told
+    assert "1 of 1 held-out perturbations discriminate. 1 defeat robust planning." in told
     assert "held out, robust gets 0.50 [" in told
     assert "that it knows, robust gets 0.90 [" in told
 
@@ -95,7 +95,8 @@ def test_table_and_page_say_the_same() -> None:
     for gap in discriminate.gaps(some, "hexapod"):
         assert f"| {' | '.join(gap.cells())} |" in page.splitlines()
         assert all(cell in shown for cell in gap.cells())
-    assert page.startswith("## hexapod\n")
+    assert page.startswith("# Where knowing") and ", 10 s an episode" in page
+    assert "\n## hexapod\n" in page
     assert "discriminates, defeats robust |" in page
     assert f"| {KNOWN} (known to robust) |" in page
 
