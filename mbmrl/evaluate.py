@@ -7,12 +7,13 @@ import itertools
 import math
 import multiprocessing
 import signal
+import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -53,6 +54,8 @@ MODEL_ERRORS = (
 """Columns of the log, and of :class:`Row`, that say how well a learned model foresaw."""
 LEG_AND_MOTOR = ("damaged_leg", "damaged_joint", "motor_strength")
 
+Lane: TypeAlias = tuple[Condition, str]
+"""What happens to a robot, and the path that it is to follow."""
 Watch = Callable[[int], None]
 """Told how many more ticks of a robot are done."""
 
@@ -68,7 +71,7 @@ class Row:
         agent: what drove.
         path: that was to be followed; empty where there is none.
         episode: its number among those of the same condition, path and agent.
-        seed: of the robot's initial state and of the planner.
+        seed: of the planner and, together with condition and path, of the robot's initial state.
         return_: −Σ cost · dt with the planner's own cost; ``return`` in JSON.
         return_after_onset: the same after the onset.
         score: mean gain after the onset, 1 as wanted.
@@ -161,8 +164,10 @@ class Evaluation:
         """Of one episode."""
         return round(self.seconds / float(registry.load("robots", self.robot).spec.dt))
 
-    def robots(self, lanes: Sequence[Condition], seed: int) -> list[SimRobot]:
-        """One robot a condition.
+    def robots(self, lanes: Sequence[Lane], seed: int) -> list[SimRobot]:
+        """One robot a condition and path, in a start of its own.
+
+        A robot that falls before anything happens to it would else fall so under every condition.
 
         Raises:
             UnknownName: there is no such robot.
@@ -172,7 +177,10 @@ class Evaluation:
         cls = registry.load("robots", self.robot)
         if not issubclass(cls, SimRobot):
             raise SpecError(f"{self.robot} is not simulated: only `mbmrl run` can drive it")
-        return [cls(condition, seed) for condition in lanes]
+        return [
+            cls(condition, zlib.crc32(f"{seed} {_name(condition)} {path}".encode()))
+            for condition, path in lanes
+        ]
 
     def agent(
         self, name: str, robots: Sequence[SimRobot], paths: Sequence[str], seed: int
@@ -187,7 +195,7 @@ class _Batch(NamedTuple):
 
     agent: str
     episode: int
-    lanes: list[tuple[Condition, str]]
+    lanes: list[Lane]
 
 
 def checkpoint_for(agent: str, spec: RobotSpec, folder: Path | None) -> Checkpoint | None:
@@ -233,7 +241,7 @@ def evaluated(
         UnknownName, SpecError, PerturbationError, CheckpointError: before anything is driven.
         Diverged: a simulation blew up.
     """
-    probe = what.robots(what.conditions, what.seed)[:1]
+    probe = what.robots([(c, "") for c in what.conditions], what.seed)[:1]
     for agent in what.agents:
         what.agent(agent, probe, what.paths[:1], what.seed)
     batches = list(_batches(what, done))
@@ -292,7 +300,7 @@ def time_alone(what: Evaluation, agent: str) -> Timing:
     Episodes run side by side, which says nothing about the latency of one robot; so this is a run
     of its own, once an agent, after a warm-up that fills the history.
     """
-    (robot,) = what.robots([()], what.seed)
+    (robot,) = what.robots([((), "")], what.seed)
     true = agent in ON_THE_SIMULATOR
     checkpoint = checkpoint_for(agent, robot.spec, what.checkpoint)
     warm_up, timed = checkpoint.window if checkpoint else 3, TIMED_TRUE if true else TIMED
@@ -308,7 +316,7 @@ def _drive(
     what: Evaluation, batch: _Batch, timing: Timing, watch: Watch = lambda ticks: None
 ) -> list[Row]:
     seed = what.seed + batch.episode
-    robots = what.robots([condition for condition, _ in batch.lanes], seed)
+    robots = what.robots(batch.lanes, seed)
     paths = [path for _, path in batch.lanes]
     with ExitStack() as stack:
         for robot in robots:
