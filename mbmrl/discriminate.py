@@ -205,11 +205,23 @@ oracle and robust are. A dash: not driven.
 """
 
 
-def markdown(record: Results) -> str:
-    """The same as a page, of all robots."""
-    lines = [PREFACE.format(seconds=record.seconds)]
+def check_page(page: str, file: Path, seconds: float) -> None:
+    """Refuse a page that :func:`markdown` did not write of such episodes; raises ValueError."""
+    if not page.startswith(PREFACE.format(seconds=seconds)):
+        raise ValueError(f"{file} is no page of `mbmrl discriminate --seconds {seconds:g}`")
+
+
+def markdown(record: Results, page: str = "") -> str:
+    """The same as a page, of all robots.
+
+    Args:
+        record: whose tables to write.
+        page: written earlier; its tables of robots that the record does not have stay.
+    """
+    sections = {part.splitlines()[0]: part.rstrip() for part in page.split("\n## ")[1:]}
     for robot in dict.fromkeys(row.robot for row in record.rows):
         cells = [list(COLUMNS), ["---"] * len(COLUMNS), *(g.cells() for g in gaps(record, robot))]
-        lines += [f"## {robot}", "", summary(record, robot), ""]
-        lines += [f"| {' | '.join(row)} |" for row in cells] + [""]
-    return "\n".join(lines)
+        rows = [f"| {' | '.join(row)} |" for row in cells]
+        sections[robot] = "\n".join([robot, "", summary(record, robot), "", *rows])
+    preface = PREFACE.format(seconds=record.seconds)
+    return preface + "".join(f"\n## {section}\n" for section in sections.values())

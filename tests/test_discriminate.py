@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -99,6 +100,21 @@ def test_table_and_page_say_the_same() -> None:
     assert "\n## hexapod\n" in page
     assert "discriminates, defeats robust |" in page
     assert f"| {KNOWN} (known to robust) |" in page
+
+
+def test_a_page_keeps_what_another_record_told(tmp_path: Path) -> None:
+    first, other = record(locked=(0.8, 0.3, 0.4)), record(slippery=(0.8, 0.3, 0.4))
+    other.rows = [dataclasses.replace(row, robot="rover") for row in other.rows]
+    page = discriminate.markdown(other, discriminate.markdown(first))
+    assert page.index("## hexapod") < page.index(LOCKED) < page.index("## rover")
+    assert page.index("## rover") < page.index(SLIPPERY)
+    assert discriminate.markdown(first, page) == discriminate.markdown(other, page) == page
+    file = tmp_path / "gaps.md"
+    for wrong in ("# My notes\n", page):  # which holds episodes of 10 s
+        file.write_text(wrong)
+        args = ["--robot", SIM, "--seconds", "0.5", "--markdown", str(file)]
+        assert cli.main(["discriminate", *args]) == 2
+        assert file.read_text() == wrong
 
 
 def test_a_record_survives_and_is_not_mixed(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ class Discriminate:
     This takes hours a robot, most of them for robust: with --robust-where-it-matters only the
     perturbations that discriminate are driven with it. With --json it goes on where an earlier
     call was cut off, be it with another robot or with more episodes; --markdown writes the tables
-    of all robots in that file.
+    of all robots in it into a page, where other robots' stay.
 
     For example:
 
@@ -188,6 +188,10 @@ class Discriminate:
         cls = load_simulated(self.robot, self.seconds)
         record = discriminate.Results.load(self.json, self.seconds)
         record.known[cls.spec.name] = [conditions.text(fault) for fault in faults(cls())]
+        page = ""
+        if self.markdown and self.markdown.exists():
+            page = self.markdown.read_text()
+            discriminate.check_page(page, self.markdown, self.seconds)
         what = Evaluation(
             robot=self.robot,
             conditions=tuple(
@@ -207,7 +211,7 @@ class Discriminate:
             chosen = tuple(c for c in chosen if known[conditions.text(c) or "none"].discriminates)
         self._drive(replace(what, agents=("robust",), conditions=chosen), record)
         if self.markdown:
-            write_whole(self.markdown, discriminate.markdown(record))
+            write_whole(self.markdown, discriminate.markdown(record, page))
         show(discriminate.table(record, cls.spec.name))
 
     def _drive(self, what: Evaluation, record: Results) -> None:
