@@ -377,6 +377,25 @@ def test_what_does_not_fit_is_refused_with_what_to_change(peer: Peer) -> None:
     assert change(peer, Transition.TRANSITION_CONFIGURE)
 
 
+def test_a_state_that_is_late_at_first_is_waited_for(peer: Peer) -> None:
+    """Joint states come alone and grow old, then all else comes, then all come."""
+    began: list[float] = []
+
+    def late(messages: dict[str, Any]) -> None:
+        if not began and peer.out["joint_states"][1].get_subscription_count():
+            began.append(time.monotonic())
+        waited = time.monotonic() - began[0] if began else 0.0
+        if waited < 0.5 + 2 * STALE * DT:
+            del messages["imu"], messages["odom"]
+        if 0.5 < waited < 1.5 + 2 * STALE * DT:
+            del messages["joint_states"]
+
+    peer.lie = late
+    process = peer.controller("Tiny", "autostart=false")
+    assert change(peer, Transition.TRANSITION_CONFIGURE), process.told
+    assert time.monotonic() - began[0] > 1.5
+
+
 def test_a_failed_start_is_an_exit_status(peer: Peer) -> None:
     assert peer.controller("Pusher", "joints=[x]").popen.wait(LONG) == 1
     assert peer.controller("Pusher", "max_bad=0").popen.wait(LONG) == 2

@@ -416,7 +416,14 @@ class Controller(LifecycleNode):
         missing = robot.layout.missing(robot.messages)
         if missing:
             raise SpecError("; ".join(missing))
-        robot.read()
+        while True:
+            try:
+                robot.read()
+                return
+            except Stale:  # a sample that is late once is no robot that is gone
+                if time.monotonic() > end or self.over.is_set():
+                    raise
+                robot.await_next(0.1)
 
     def _configured(self) -> Driver:
         if self._driver is None:
