@@ -533,6 +533,12 @@ def test_the_learned_optimizer_with_open_gates_is_gradient_descent() -> None:
     torch.testing.assert_close(last_layer(learner.adapt(dynamics, data)), last)
 
 
+def test_the_learned_optimizer_remembers_as_a_gru_does() -> None:
+    learner = LearnedOptimizer(model())
+    told, hidden = torch.randn(2, 7), torch.randn(learner.cell.hidden_size, 7)
+    torch.testing.assert_close(learner.remember(told, hidden).mT, learner.cell(told.mT, hidden.mT))
+
+
 def test_the_size_of_the_step_saturates() -> None:
     """One wild transition is one step like any other, not a thousand."""
     dynamics, maml, _ = maml_and_reference("layer")

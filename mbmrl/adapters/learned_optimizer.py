@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from mbmrl.adapters.base import Adapter
@@ -47,15 +48,25 @@ class LearnedOptimizer(Adapter):
         last = torch.cat([params[-1].weight, params[-1].bias[None]])
         y = prior.targets(window)
         update = last.new_zeros(*phi.shape[:-2], *last.shape)
-        hidden = last.new_zeros(update.numel(), HIDDEN)
+        hidden = last.new_zeros(HIDDEN, update.numel())
         for rows, target in zip(*(x.tensor_split(STEPS, -2) for x in (phi, y)), strict=True):
             if rows.shape[-2]:
                 slope = _slope(rows, rows @ (last + update) - target)
-                hidden = self.cell(_told(slope), hidden)
-                keep, follow = self.gates(hidden).sigmoid().mT.reshape(2, *update.shape)
+                hidden = self.remember(_told(slope), hidden)
+                gates = self.gates.weight @ hidden + self.gates.bias[:, None]
+                keep, follow = gates.sigmoid().reshape(2, *update.shape)
                 update = keep * update - 2 * self.log_rate.exp() * follow * slope
         adapted = last + update
         return [*params[:-1], Affine(adapted[..., :-1, :], adapted[..., -1:, :])]
+
+    def remember(self, told: Float[Tensor, "2 n"], hidden: Float[Tensor, "h n"]) -> Tensor:
+        """The cell, of coordinates that lie side by side in memory: half the time of its own."""
+        cell = self.cell
+        new = torch.addmm(cell.bias_ih[:, None], cell.weight_ih, told)
+        old = torch.addmm(cell.bias_hh[:, None], cell.weight_hh, hidden)
+        reset, keep = (new[:-HIDDEN] + old[:-HIDDEN]).sigmoid().chunk(2)
+        fresh = torch.tanh(new[-HIDDEN:] + reset * old[-HIDDEN:])
+        return fresh + keep * (hidden - fresh)
 
 
 def _slope(rows: Tensor, residual: Tensor) -> Tensor:
@@ -63,7 +74,7 @@ def _slope(rows: Tensor, residual: Tensor) -> Tensor:
     return rows.mT @ (BOUND * torch.tanh(residual / BOUND)) / rows.shape[-2]
 
 
-def _told(slope: Tensor) -> Tensor:
+def _told(slope: Tensor) -> Float[Tensor, "2 n"]:
     """A gradient's size and sign, for a network; no meta-gradient flows through what it is told."""
-    flat = slope.detach().reshape(-1, 1)
-    return torch.cat([flat.abs().clamp_min(1e-6).log() / SCALE, flat.sign()], -1)
+    flat = slope.detach().flatten()
+    return torch.stack([flat.abs().clamp_min(1e-6).log() / SCALE, flat.sign()])
