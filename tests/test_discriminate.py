@@ -110,11 +110,11 @@ def test_a_page_keeps_what_another_record_told(tmp_path: Path) -> None:
     assert page.index("## rover") < page.index(SLIPPERY)
     assert discriminate.markdown(first, page) == discriminate.markdown(other, page) == page
     file = tmp_path / "gaps.md"
-    for wrong in ("# My notes\n", page):  # which holds episodes of 10 s
-        file.write_text(wrong)
+    for wrong in (b"# My notes\n", b"\xff", page.encode()):  # which holds episodes of 10 s
+        file.write_bytes(wrong)
         args = ["--robot", SIM, "--seconds", "0.5", "--markdown", str(file)]
         assert cli.main(["discriminate", *args]) == 2
-        assert file.read_text() == wrong
+        assert file.read_bytes() == wrong
 
 
 def test_a_record_survives_and_is_not_mixed(tmp_path: Path) -> None:

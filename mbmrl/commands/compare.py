@@ -190,7 +190,7 @@ class Discriminate:
         record.known[cls.spec.name] = [conditions.text(fault) for fault in faults(cls())]
         page = ""
         if self.markdown and self.markdown.exists():
-            page = self.markdown.read_text()
+            page = self.markdown.read_text(errors="replace")
             discriminate.check_page(page, self.markdown, self.seconds)
         what = Evaluation(
             robot=self.robot,
