@@ -19,6 +19,9 @@ from mbmrl.types import Transitions
 
 BRANCH_EVERY = 2
 """Steps of an episode between those at which candidate plans branch off."""
+CHANGES = 0.3
+"""Share of the windows that are put where the dynamics change within the support. By themselves
+they are one in twenty, while an adapting controller is there for the moments after a change."""
 
 
 class Branches(NamedTuple):
@@ -154,8 +157,8 @@ class Windows:
     The dynamics may change within a support, as they do on a robot that is being adapted to; what
     is asked about belongs to the newest of them.
 
-    Every window is as likely as any other; but the windows of one draw are spread over the
-    conditions, so that none rules a batch by chance, or is missing from it.
+    Every window is as likely as any other, but for :data:`CHANGES`; and the windows of one draw are
+    spread over the conditions, so that none rules a batch by chance, or is missing from it.
 
     Where a candidate plan branched off at the end of a support, its query is that branch and not
     what happened: a planner asks what else could be done, and a model that fits what was done may
@@ -171,6 +174,8 @@ class Windows:
         self.obs = torch.from_numpy(episodes.obs).float()
         self.act = torch.from_numpy(episodes.act).float()
         self.onset = torch.from_numpy(episodes.onset).long()
+        happens = np.array([bool(c) for c in episodes.condition]) & (episodes.onset > 0)
+        self.changing = torch.from_numpy(np.flatnonzero(happens))
         self.branches = episodes.branches
         of_a_kind = np.argsort(np.array(episodes.condition), kind="stable")
         self.by_condition = torch.from_numpy(of_a_kind)
@@ -191,6 +196,8 @@ class Windows:
         if steps < length:
             raise ValueError(f"episodes of {steps} steps hold no window of {length}")
         episode, start = self._places(rng, batch, support, length)
+        if support > 1 and len(self.changing):
+            self._to_changes(rng, episode, start, support, length)
         at = start[:, None] + torch.arange(length + 1)
         obs = self.obs[episode[:, None], at]
         act = self.act[episode[:, None], at[:, :-1]]
@@ -241,6 +248,22 @@ class Windows:
             episode[~told] = torch.randint(len(self.onset), (again,), generator=rng)
             start[~told] = torch.randint(starts, (again,), generator=rng)
         raise ValueError(f"every window of {length} transitions has an onset within its query")
+
+    def _to_changes(
+        self,
+        rng: torch.Generator,
+        episode: Int[Tensor, " b"],
+        start: Int[Tensor, " b"],
+        support: int,
+        length: int,
+    ) -> None:
+        """Put some of the windows where the dynamics change, anywhere within the support."""
+        batch = len(episode)
+        other = self.changing[torch.randint(len(self.changing), (batch,), generator=rng)]
+        first = self.onset[other] - torch.randint(1, support, (batch,), generator=rng)
+        fits = (first >= 0) & (first + length <= self.act.shape[1])
+        put = fits & (torch.rand(batch, generator=rng) < CHANGES)
+        episode[put], start[put] = other[put], first[put]
 
 
 def _mirrored(rows: Tensor, order: Tensor, sign: Tensor) -> Tensor:

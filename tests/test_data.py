@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mbmrl.data import BRANCH_EVERY, Branches, Episodes, Store, Windows
+from mbmrl.data import BRANCH_EVERY, CHANGES, Branches, Episodes, Store, Windows
 from mbmrl.spec import Field, RobotSpec
 
 SPEC = RobotSpec(
@@ -97,8 +97,24 @@ def test_queries_hold_no_news_and_windows_cover_every_legal_place(
     assert drawn == places
 
 
-def test_legal_places_are_drawn_evenly() -> None:
+def test_windows_are_put_where_the_dynamics_change() -> None:
+    """So often as is said, as soon after the onset as not, and never where nothing happens then."""
+    data = dataclasses.replace(episodes([30, 30, 0], 60), condition=["a", "", "b"])
+    support, query = Windows(data, SPEC, mirror=False).sample(rng(), 30000, 10, 5)
+    news = 30 - support.obs[:, 0, 1]  # transitions before the onset
+    change = (support.obs[:, 0, 0] == 0) & (news > 0) & (news < 10)
+    by_chance = 9 / 46 / 3  # of as many places, in one of three episodes
+    assert change.float().mean().item() == pytest.approx(CHANGES + 0.7 * by_chance, abs=0.03)
+    assert (query.obs[change][:, 0, 1] > 30).all()
+    _, counts = np.unique(news[change].numpy(), return_counts=True)
+    np.testing.assert_allclose(counts, counts.mean(), rtol=0.2)
+    still = (support.obs[:, 0, 0] == 1) & (news > 0) & (news < 10)
+    assert still.float().mean().item() < 0.1
+
+
+def test_legal_places_are_drawn_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     """An episode with an onset in its middle is not drawn more often for having been refused."""
+    monkeypatch.setattr("mbmrl.data.CHANGES", 0.0)
     data = episodes([0, 10], 20)
     support, _ = Windows(data, SPEC, mirror=False).sample(rng(), 30000, 2, 4)
     places = legal([0, 10], 20, 2, 4)
