@@ -45,7 +45,7 @@ def drive(adapter: str, spec: RobotSpec, minutes: float) -> tuple[float, float, 
     settings = settings_for(spec.name)
     dynamics = Dynamics(spec, settings.hidden).requires_grad_(False)
     learner = registry.load("adapters", adapter)(dynamics).requires_grad_(False)
-    model = LearnedModel(dynamics, learner, settings.window, settings.held_back)
+    model = LearnedModel(dynamics, learner, settings.window)
     minute = round(60 / spec.dt)
     took = np.zeros(max(2, round(minutes)) * minute)
     held = 0.0

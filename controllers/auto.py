@@ -25,8 +25,8 @@ class Auto:
     """
 
     def __init__(self, models: Sequence[LearnedModel]) -> None:
-        if not all(model.held_back for model in models):
-            raise ValueError("learners without a gate are judged by nobody: held_back is 0")
+        if not all(model.gate for model in models):
+            raise ValueError("learners without a gate are judged by nobody")
         self.models = list(models)
         self._chosen: Int[Tensor, " r"] | None = None
 

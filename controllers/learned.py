@@ -32,15 +32,16 @@ class LearnedModel:
 
     A recursive adapter's state is kept from tick to tick; any other one reads the window.
 
-    The gate: θ′ is used for a robot only where, fitted WITHOUT the newest transitions, it
-    predicts these open loop clearly better than θ*, on the average over the last ticks.
+    The gate: θ′ is used for a robot only where it foresees each transition, BEFORE it is fitted to
+    it, clearly better than θ*, on the average over the last ticks. One step ahead, and not more:
+    a leg that dies leaves a few tenths of a second until the robot lies there.
 
     Args:
         dynamics: the prior θ*.
         adapter: window → θ′.
         window: length of the history m.
-        held_back: how many of the newest transitions judge θ′; 0 switches the gate off.
         engine: rolls θ′ out; plain torch where none is given.
+        gate: whether there is one; else θ′ is used from the first transition on.
         cuts: whether the history is cut where a robot surprises as if it had become another.
     """
 
@@ -49,21 +50,21 @@ class LearnedModel:
         dynamics: Dynamics,
         adapter: Adapter,
         window: int = 32,
-        held_back: int = 6,
         engine: Engine | None = None,
         *,
+        gate: bool = True,
         cuts: bool = False,
     ) -> None:
         self.dynamics, self.adapter = dynamics.dense(), adapter
-        self.held_back, self.engine = held_back, engine or Plain()
+        self.gate, self.engine = gate, engine or Plain()
         self._looks_back = False
         self.history = History(window)
         self.surprise = Surprise() if cuts else None
         self._info: dict[str, Tensor] = {}
         self._record: Tensor | None = None
         self._state: State | None = None
+        self._fitted = self.dynamics.prior()
         self._used: deque[Params] = deque(maxlen=HORIZON)
-        self._fitted: deque[Params] = deque(maxlen=held_back + 1)
 
     def look_back(self) -> None:
         """Have :meth:`info` tell the errors over the last :data:`HORIZON` steps too.
@@ -76,7 +77,6 @@ class LearnedModel:
         """Clear the window: nothing survives into the next episode, or over a gap."""
         self.history.clear()
         self._used.clear()
-        self._fitted.clear()
         self._info, self._record, self._state = {}, None, None
         if self.surprise:
             self.surprise.reset()
@@ -100,7 +100,13 @@ class LearnedModel:
     @torch.no_grad()
     def adapted(self) -> Params:
         """The layers to plan with now: θ′, or θ* where the gate is shut."""
-        self._used.append(self._adapted())
+        prior, self._fitted = self.dynamics.prior(), self._adapted()
+        if not self.gate:
+            self._used.append(self._fitted)
+        elif self._record is None:
+            self._used.append(prior)
+        else:
+            self._used.append(gated(prior, self._fitted, self._info["gate"]))
         return self._used[-1]
 
     def info(self) -> dict[str, Tensor]:
@@ -118,27 +124,17 @@ class LearnedModel:
         return torch.where(self._info["gate"], adapted, prior)
 
     def _adapted(self) -> Params:
-        prior = self.dynamics.prior()
         if not len(self.history):
-            return prior
+            return self.dynamics.prior()
         if isinstance(self.adapter, Recursive) and self._state is not None:
-            adapted = self.adapter.params(self.dynamics, self._state)
-        else:
-            adapted = self.history.adapted(self.adapter, self.dynamics)
-        if not self.held_back:
-            return adapted
-        self._fitted.append(adapted)
-        if len(self._fitted) <= self.held_back:
-            return prior
-        judged = self._fitted[0]  # all of the newest transitions came after it
-        newest = self.history.newest(self.held_back)
-        twice = Transitions(*(torch.cat([x, x]) for x in newest))
-        errors = self._error(and_prior(judged, prior), twice).unflatten(0, (2, -1))
-        gate = self._info["gate"] = self._judge(errors.nan_to_num(WORST**2))
-        return gated(prior, adapted, gate)
+            return self.adapter.params(self.dynamics, self._state)
+        return self.history.adapted(self.adapter, self.dynamics)
 
-    def _judge(self, errors: Float[Tensor, "2 r"]) -> Bool[Tensor, " r"]:
-        """Whether the first model has erred less than the second lately, by a margin."""
+    def _judge(self, newest: Transitions) -> Bool[Tensor, " r"]:
+        """Whether θ′ has erred less than θ* lately, by a margin; neither has seen the newest."""
+        twice = Transitions(*(torch.cat([x, x]) for x in newest))
+        errors = self._error(and_prior(self._fitted, self.dynamics.prior()), twice)
+        errors = errors.unflatten(0, (2, -1)).nan_to_num(WORST**2)
         before = errors if self._record is None else self._record
         self._record = GATE_MEMORY * before + (1 - GATE_MEMORY) * errors
         return self._record[0] < GATE_MARGIN * self._record[1]
@@ -151,6 +147,7 @@ class LearnedModel:
         return _mean_square(error[:, 0])
 
     def _foreseen(self) -> dict[str, Tensor]:
+        """How well the newest transition was foreseen, and what that says of θ′."""
         if not self._used:
             return {}
         prior, newest = self.dynamics.prior(), self.history.newest(1)
@@ -158,12 +155,14 @@ class LearnedModel:
         both = and_prior(self._used[-1], prior)
         said = self.dynamics.predict(both, torch.cat([x, x])).unflatten(0, (2, -1))
         adapted, unadapted = (_mean_square(s - y) for s in said)
-        errors = {"pred_error_prior": unadapted, "pred_error_adapted": adapted}
+        info = {"pred_error_prior": unadapted, "pred_error_adapted": adapted}
+        if self.gate:
+            info["gate"] = self._judge(newest)
         if self._looks_back and len(self.history) >= len(self._used) == HORIZON:
             stretch = self.history.newest(HORIZON)
             for which, params in (("prior", prior), ("adapted", self._used[0])):
-                errors[f"open_loop_error_{which}"] = self._error(params, stretch)
-        return errors
+                info[f"open_loop_error_{which}"] = self._error(params, stretch)
+        return info
 
     def _cut(self, surprise: Surprise) -> None:
         """Drop what was before a change of the dynamics, for each robot that changed."""

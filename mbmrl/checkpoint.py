@@ -40,7 +40,6 @@ class Checkpoint:
         spec: of the robot.
         default: name of the default adapter.
         window: longest history that the learners were trained on.
-        held_back: transitions that the gate keeps back.
         learners: adapter name → its prior and its adapter; ``none`` is the pooled model. Further
             members of an ensemble are ``bayes#1``, ``bayes#2`` and so on.
         training: how it was made: command, seed, data, updates, losses.
@@ -51,7 +50,6 @@ class Checkpoint:
     spec: RobotSpec
     default: str
     window: int
-    held_back: int
     learners: dict[str, Learner]
     training: dict[str, Any] = field(default_factory=dict)
     bfloat16_rank: float = 0.0
@@ -100,7 +98,6 @@ class Checkpoint:
             "spec": self.spec.to_json(),
             "default": self.default,
             "window": self.window,
-            "held_back": self.held_back,
             "network": some.kind,
             "hidden": some.hidden,
             "activation": some.activation,
@@ -151,7 +148,6 @@ def load(folder: Path) -> Checkpoint:
             spec,
             str(config["default"]),
             int(config["window"]),
-            int(config["held_back"]),
             learners,
             dict(config["training"]),
             float(config.get("bfloat16_rank", 0.0)),

@@ -152,25 +152,24 @@ def learned_model(name: str, checkpoint: Checkpoint) -> Model:
     """The learned model behind an agent's name."""
     engine = engines.best(bfloat16=checkpoint.takes_bfloat16)
 
-    def model(learner: Learner, held_back: int = 0, *, cuts: bool = False) -> LearnedModel:
-        return LearnedModel(*learner, checkpoint.window, held_back, engine, cuts=cuts)
+    def model(learner: Learner, *, gate: bool = True, cuts: bool = False) -> LearnedModel:
+        return LearnedModel(*learner, checkpoint.window, engine, gate=gate, cuts=cuts)
 
     if name == "frozen":
-        return model(checkpoint.frozen())
+        return model(checkpoint.frozen(), gate=False)
     if name == "pooled":
-        return model(checkpoint.learner("none"))
+        return model(checkpoint.learner("none"), gate=False)
     if name == "auto":
         first = {name for name in checkpoint.learners if "#" not in name}  # of each ensemble
         others = sorted(first - {"none", checkpoint.default})
         learners = [checkpoint.learner(adapter) for adapter in (checkpoint.default, *others)]
-        return Auto([model(learner, checkpoint.held_back) for learner in learners])
+        return Auto([model(learner) for learner in learners])
     if name in ("ensemble", "curious"):
         members = checkpoint.members(checkpoint.default)
         if len(members) == 1:
             raise CheckpointError(
                 f"agent {name!r} needs an ensemble: make one with `mbmrl train --members 4`"
             )
-        gate, cuts = checkpoint.held_back, name == "curious"
-        return Ensemble([model(member, gate, cuts=cuts) for member in members])
+        return Ensemble([model(member, cuts=name == "curious") for member in members])
     adapter = checkpoint.default if name in ("default", "random", "alert") else name
-    return model(checkpoint.learner(adapter), checkpoint.held_back, cuts=name == "alert")
+    return model(checkpoint.learner(adapter), cuts=name == "alert")

@@ -18,7 +18,6 @@ class Settings:
         hidden: widths of the network's hidden layers.
         activation: of the network.
         window: transitions of history m that adapting uses.
-        held_back: the newest of them, which judge θ′ in the gate; 0 for no gate.
         planner: name of the planner.
         plan: its keyword arguments, for the learned model.
         true_plan: the same for the true simulator (oracle and nominal), far slower a candidate.
@@ -40,7 +39,6 @@ class Settings:
     hidden: tuple[int, ...] = (128, 128)
     activation: str = "silu"
     window: int = 32
-    held_back: int = 6
     planner: str = "mppi"
     plan: dict[str, Any] = field(default_factory=dict)
     true_plan: dict[str, Any] = field(default_factory=dict)
@@ -107,7 +105,6 @@ JOINT_TARGETS = Settings(
 
 GAITS = Settings(
     hidden=(256, 256),
-    held_back=4,
     plan={"num_samples": (64, 48, 32)},
     true_plan={"horizon": 10, "num_samples": (64, 48, 32)},
     rounds=2,

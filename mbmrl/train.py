@@ -418,7 +418,7 @@ def _fit_one(job: Job, stage: str, adapter_name: str, before: Path | None, out: 
         "curve": {adapter_name: curve},
     }
     learners = dict(zip(names, pairs, strict=True))
-    made = Checkpoint(spec, adapter_name, settings.window, settings.held_back, learners, training)
+    made = Checkpoint(spec, adapter_name, settings.window, learners, training)
     made.save(out)
 
 

@@ -27,7 +27,6 @@ SETTINGS = Settings(
     adapter="bayes",
     hidden=(8,),
     window=4,
-    held_back=2,
     plan={"horizon": 3, "num_samples": (8,), "num_knots": 2},
     true_plan={"horizon": 3, "num_samples": (8,), "num_knots": 2},
 )

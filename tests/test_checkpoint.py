@@ -55,7 +55,7 @@ def make(*names: str, hidden: tuple[int, ...] = (5, 4), seed: int = 0, **more: A
             for value in (*dynamics.state_dict().values(), *adapter.state_dict().values()):
                 value.copy_(torch.rand(value.shape) + 0.1)
         learners[name] = (dynamics, adapter)
-    fields = {"default": next(iter(learners)), "window": 9, "held_back": 3, **more}
+    fields = {"default": next(iter(learners)), "window": 9, **more}
     return Checkpoint(SPEC, learners=learners, **fields)
 
 
@@ -94,7 +94,7 @@ def test_round_trip_is_bit_exact(tmp_path: Path) -> None:
     saved.save(tmp_path / "deep" / "down")
     back = load(tmp_path / "deep" / "down")
     assert back.spec == SPEC and back.training == training
-    assert (back.default, back.window, back.held_back) == ("maml", 9, 3)
+    assert (back.default, back.window) == ("maml", 9)
     mine, theirs = states(saved), states(back)
     assert mine.keys() == theirs.keys() and len(mine) > 30
     for key, value in mine.items():
@@ -262,7 +262,6 @@ def test_a_truncated_config(share: float, tmp_path_factory: pytest.TempPathFacto
         {"default": "maml_bays"},
         {"window": None},
         {"window": "long"},
-        {"held_back": []},
         {"hidden": None},
         {"hidden": [5]},
         {"hidden": [5, 4, 3]},
@@ -283,7 +282,7 @@ def test_a_config_with_something_wrong_in_it(folder: Path, change: dict[str, Any
 
 
 @pytest.mark.parametrize(
-    "key", ["format", "spec", "default", "window", "held_back", "hidden", "activation", "learners"]
+    "key", ["format", "spec", "default", "window", "hidden", "activation", "learners"]
 )
 def test_a_config_without_a_key(folder: Path, key: str) -> None:
     path = folder / "config.json"
@@ -404,7 +403,6 @@ def test_what_is_shipped_fits_its_robot(robot: str) -> None:
     """And is small, complete and honest about its making."""
     checkpoint = for_robot(registry.load("robots", robot).spec, None)
     assert {"none", checkpoint.default} <= set(checkpoint.learners)
-    assert checkpoint.window > checkpoint.held_back
     assert {"command", "seed"} <= set(checkpoint.training)
     files = list((checkpoints.SHIPPED / robot).iterdir())
     assert sum(f.stat().st_size for f in files) < 3 * 2**20

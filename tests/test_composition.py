@@ -22,7 +22,7 @@ from mbmrl.params import take, together
 from mbmrl.types import CostFn, Plan, RolloutFn, Transitions
 from tests.carts import driven, model
 
-WINDOW, HELD_BACK = 12, 3
+WINDOW = 12
 
 
 def tick(truths: list[Dynamics], g: torch.Generator) -> Transitions:
@@ -170,7 +170,7 @@ def test_the_history_is_cut_where_the_robot_changes_and_for_that_robot_alone(nam
     changed.biases[-1] += torch.tensor([6.0, -6.0])
     torch.manual_seed(1)
     adapter = registry.load("adapters", name)(prior).requires_grad_(False)
-    learned = LearnedModel(prior, adapter, WINDOW, held_back=0, cuts=True)
+    learned = LearnedModel(prior, adapter, WINDOW, gate=False, cuts=True)
     g = torch.Generator().manual_seed(8)
     alarms: list[list[bool]] = []
     since = []
@@ -211,12 +211,12 @@ class Answer(Adapter):
 
 def test_each_robot_is_driven_by_the_learner_that_foresees_it() -> None:
     prior, first, second = model(), model(1), model(2)
-    auto = Auto([LearnedModel(prior, Answer(m), WINDOW, HELD_BACK) for m in (first, second)])
+    auto = Auto([LearnedModel(prior, Answer(m), WINDOW) for m in (first, second)])
     g = torch.Generator().manual_seed(7)
     obs, acts = torch.randn(3, 2, generator=g), torch.randn(3, 4, 5, 1, generator=g)
     truths = [second, first, second]
     auto.rollout()
-    for newest in driven(truths, 4 * HELD_BACK):
+    for newest in driven(truths, 12):
         auto.observe(newest)
         roll = auto.rollout()
     told = roll(obs, acts)
@@ -235,9 +235,9 @@ def test_learners_change_only_where_another_is_clearly_better() -> None:
     off = [model(1) for _ in range(2)]
     for wrong, shift in zip(off, (0.1, 0.095), strict=True):
         wrong.biases[-1] += shift
-    auto = Auto([LearnedModel(prior, Answer(m), WINDOW, HELD_BACK) for m in off])
+    auto = Auto([LearnedModel(prior, Answer(m), WINDOW) for m in off])
     auto.rollout()
-    for newest in driven([truth], 6 * HELD_BACK):
+    for newest in driven([truth], 18):
         auto.observe(newest)
         auto.rollout()
     first, second = (model.doubt() for model in auto.models)
@@ -246,8 +246,8 @@ def test_learners_change_only_where_another_is_clearly_better() -> None:
 
 
 def test_learners_that_nobody_judges_are_refused() -> None:
-    with pytest.raises(ValueError, match="held_back"):
-        Auto([LearnedModel(model(), Answer(model(1)), WINDOW, 0)])
+    with pytest.raises(ValueError, match="without a gate"):
+        Auto([LearnedModel(model(), Answer(model(1)), WINDOW, gate=False)])
 
 
 # --- ensembles -----------------------------------------------------------------------------------
@@ -282,7 +282,7 @@ def ensemble(seeds: Sequence[int]) -> Ensemble:
     priors = [model(k) for k in seeds]
     made = [registry.load("adapters", "bayes")(p).requires_grad_(False) for p in priors]
     pairs = zip(priors, made, strict=True)
-    return Ensemble([LearnedModel(p, a, WINDOW, 0, cuts=True) for p, a in pairs])
+    return Ensemble([LearnedModel(p, a, WINDOW, gate=False, cuts=True) for p, a in pairs])
 
 
 def test_an_ensemble_plans_for_the_mean_and_shuns_what_it_disagrees_about() -> None:

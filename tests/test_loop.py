@@ -58,7 +58,7 @@ def make_agent(adapter: type[Adapter] = NoAdapter, planner: Planner | None = Non
     adapts = adapter(dynamics)
     if isinstance(adapts, Bayes):
         adapts.log_noise.data.fill_(-12.0)
-    model = LearnedModel(dynamics, adapts, window=8, held_back=0)
+    model = LearnedModel(dynamics, adapts, window=8, gate=False)
     return Agent(model, planner or Grid(1), SpeedTask(SPEC, TARGET))
 
 

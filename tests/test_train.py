@@ -41,7 +41,6 @@ TINY = Settings(
     adapter="bayes",
     hidden=(6,),
     window=6,
-    held_back=2,
     plan={"horizon": 3, "num_samples": (6,), "num_knots": 2},
     true_plan={"horizon": 3, "num_samples": (6,), "num_knots": 2},
     episode_s=4.0,
@@ -157,7 +156,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_from_nothing_to_a_checkpoint(whole: Recorded) -> None:
     made = checkpoint.load(whole.out)
     assert set(made.learners) == {"none", "bayes"} and made.default == "bayes"
-    assert (made.window, made.held_back, made.spec) == (6, 2, SPEC)
+    assert (made.window, made.spec) == (6, SPEC)
     assert Store(whole.out / "data").names() == BATCHES
     assert whole.episodes.obs.shape == (12 + 2 + 6 + 6, STEPS + 1, SPEC.num_obs)
     notes = made.training

@@ -113,7 +113,7 @@ def untrained(spec: RobotSpec, seed: int = 0) -> Checkpoint:
     for adapter in ("none", settings.adapter):
         dynamics = Dynamics(spec, settings.hidden, settings.activation)
         learners[adapter] = dynamics, registry.load("adapters", adapter)(dynamics)
-    return Checkpoint(spec, settings.adapter, settings.window, settings.held_back, learners)
+    return Checkpoint(spec, settings.adapter, settings.window, learners)
 
 
 def _products_ms(dynamics: Dynamics, planner: SamplingPlanner) -> float:
