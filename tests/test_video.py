@@ -45,7 +45,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
         dynamics = Dynamics(HEXAPOD.spec, (8,))
         learners[name] = (dynamics, registry.load("adapters", name)(dynamics))
     folder = tmp_path_factory.mktemp("checkpoint")
-    checkpoint.Checkpoint(HEXAPOD.spec, "bayes", 8, 2, learners).save(folder)
+    checkpoint.Checkpoint(HEXAPOD.spec, "bayes", 8, learners).save(folder)
     return folder
 
 
