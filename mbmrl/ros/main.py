@@ -62,7 +62,7 @@ def serve(name: str, args: Sequence[str] = ()) -> int:
         finally:
             node.halt()
             executor.shutdown()
-            spinning.join(1.0)
+            spinning.join(10.0)  # a node that goes while somebody waits for it takes all along
             node.destroy_node()
         return 0 if begun and not node.failed.is_set() else 1
     finally:
