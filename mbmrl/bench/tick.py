@@ -36,8 +36,8 @@ class Speed:
         robot: its name.
         weights: ``shipped``, or ``random`` where no checkpoint is: they cost the same.
         period_ms: control period [ms].
-        adapt_ms: θ* → θ′ and the gate [ms].
-        plan_ms: planning with θ′ [ms].
+        adapt_ms: θ* → θ′ [ms].
+        plan_ms: judging θ′, and planning with it [ms].
         tick_ms_p50: a whole decision [ms].
         tick_ms_p99: its 99th percentile [ms].
         products_ms: nothing but the matrix products of one plan [ms].
