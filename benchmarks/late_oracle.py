@@ -49,9 +49,14 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=3, help="a lateness, from seed 0 on")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    kind = registry.load("robots", args.robot)
+    try:
+        kind = registry.load("robots", args.robot)
+        lates = [float(late) for late in args.late.split(",")]
+        kind((conditions.parse(args.perturb, ONSET),))
+    except ValueError as error:
+        parser.error(str(error))
     shown = Table("told after [s]", "score after the damage", title=f"{args.robot}, {args.perturb}")
-    for late in map(float, args.late.split(",")):
+    for late in lates:
         scores = [drive(kind, args.perturb, late, seed) for seed in range(args.episodes)]
         shown.add_row(f"{late:g}", ", ".join(f"{score:.2f}" for score in scores))
     Console().print(shown)

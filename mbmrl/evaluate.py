@@ -235,7 +235,7 @@ def evaluated(
         done: rows of an earlier call, which are not driven again.
 
     Yields:
-        Rows by agent, episode, condition and path.
+        Rows by agent; all episodes of a few conditions, then of the next few.
 
     Raises:
         UnknownName, SpecError, PerturbationError, CheckpointError: before anything is driven.
@@ -272,15 +272,18 @@ def _batches(what: Evaluation, done: Collection[Row]) -> Iterator[_Batch]:
     """What is left to drive."""
     known = {(r.robot, r.agent, r.seed, r.perturbation, r.path) for r in done}
     robot = registry.load("robots", what.robot).spec.name
-    for agent, episode in itertools.product(what.agents, range(what.episodes)):
-        left = [
-            (condition, path)
-            for condition, path in itertools.product(what.conditions, what.paths)
-            if (robot, agent, what.seed + episode, _name(condition), path) not in known
-        ]
+    every = list(itertools.product(what.conditions, what.paths))
+    for agent in what.agents:
         lanes = LANES_TRUE if agent in ON_THE_SIMULATOR else LANES
-        for k in range(0, len(left), lanes):
-            yield _Batch(agent, episode, left[k : k + lanes])
+        # all episodes of some conditions, then the next: who is cut off has conditions that are whole
+        for k, episode in itertools.product(range(0, len(every), lanes), range(what.episodes)):
+            left = [
+                (condition, path)
+                for condition, path in every[k : k + lanes]
+                if (robot, agent, what.seed + episode, _name(condition), path) not in known
+            ]
+            if left:
+                yield _Batch(agent, episode, left)
 
 
 def _name(condition: Condition) -> str:
