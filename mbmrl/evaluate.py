@@ -275,7 +275,7 @@ def _batches(what: Evaluation, done: Collection[Row]) -> Iterator[_Batch]:
     every = list(itertools.product(what.conditions, what.paths))
     for agent in what.agents:
         lanes = LANES_TRUE if agent in ON_THE_SIMULATOR else LANES
-        # all episodes of some conditions, then the next: who is cut off has conditions that are whole
+        # all episodes of some conditions, then the next: so who is cut off has some whole
         for k, episode in itertools.product(range(0, len(every), lanes), range(what.episodes)):
             left = [
                 (condition, path)
