@@ -646,6 +646,21 @@ def test_bayes_without_noise_goes_through_a_window_shorter_than_its_features() -
     torch.testing.assert_close(fitted, dynamics.targets(data), rtol=1e-5, atol=1e-5)
 
 
+def test_bayes_bears_a_window_of_the_same_that_is_said_to_hold_no_noise() -> None:
+    """In single precision, as on a robot: its Gram matrix has one rank, and huge numbers."""
+    dynamics = model().float()
+    bayes = make(Bayes, dynamics).float()
+    assert isinstance(bayes, Bayes)
+    one = Transitions(*(x.float() for x in window(1, scale=2.0)))
+    data = Transitions(*(x.expand(32, -1) for x in one))
+    with torch.no_grad():
+        bayes.log_scale.fill_(12.0)
+        bayes.log_noise.fill_(-12.0)
+        params = bayes.adapt(dynamics, data)
+        fitted = dynamics.predict(params, dynamics.inputs(one.obs, one.act))
+    torch.testing.assert_close(fitted, dynamics.targets(one), rtol=1e-2, atol=1e-2)
+
+
 @pytest.mark.parametrize("cls", [Bayes, Rls])
 def test_the_newest_transitions_count_most(cls: type[Adapter]) -> None:
     """Half a window from before a damage, half from after: the same numbers, the other order."""

@@ -12,6 +12,9 @@ from mbmrl.adapters.base import Adapter
 from mbmrl.dynamics import Affine, Dynamics, Params
 from mbmrl.types import Transitions
 
+FLOOR = 100.0
+"""Least noise, in roundings of all that the prior lets a window vary: numbers would see no less."""
+
 
 class Bayes(Adapter):
     """Bayesian ridge on the last layer from the learned prior (ALPaCA, arXiv 1807.08912).
@@ -46,7 +49,9 @@ class Bayes(Adapter):
         """The posterior mean of the last layer."""
         keys = phi * self.log_scale[:-1].exp()
         offset = self.log_scale[-1].exp()
-        system = keys @ phi.mT + offset + torch.diag(self.noise(phi.shape[-2]))
+        known = keys @ phi.mT + offset
+        floor = FLOOR * torch.finfo(known.dtype).eps * known.diagonal(dim1=-2, dim2=-1).sum(-1)
+        system = known + torch.diag_embed(self.noise(phi.shape[-2]) + floor[..., None])
         values = torch.cholesky_solve(y - last(phi), torch.linalg.cholesky(system))
         return last.plus(offset * values.sum(-2, keepdim=True), keys, values)
 
