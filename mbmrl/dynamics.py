@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import ClassVar, NamedTuple, TypeAlias
@@ -124,6 +125,7 @@ class Dynamics(nn.Module):
         self.predicted_at = [spec.state.index(n) for n in spec.predicted]
         self.pose_view, self.state_view = view(self.pose_at), view(self.state_at)
         self.predicted_view = view(self.predicted_at)
+        self.predicted_fields = view(spec.index(spec.predicted))
         places = [*self.pose_at, *self.state_at]
         self.fields_view = view([places.index(i) for i in range(spec.num_obs)])
         num_in = len(self.state_at) + spec.num_act
@@ -143,6 +145,9 @@ class Dynamics(nn.Module):
         placing = torch.cat([torch.zeros(len(self.pose_at), len(self.state_at)), placing])
         self.register_buffer("placing", placing, persistent=False)
         self.placing: Tensor
+        turn = torch.tensor([2 * math.pi if n in spec.turns else 0.0 for n in spec.predicted])
+        self.register_buffer("turn", turn, persistent=False)
+        self.turn: Tensor
 
     def make_layers(self, sizes: list[int]) -> None:
         """The parameters of :meth:`prior`, between layers of these sizes."""
@@ -184,12 +189,18 @@ class Dynamics(nn.Module):
 
     def changes(self, data: Transitions) -> Float[Tensor, "*b t"]:
         """What is to be predicted, raw: body-frame motion of the pose, change of the state."""
-        state, next_state = data.obs[..., self.state_view], data.next_obs[..., self.state_view]
-        change = (next_state - state)[..., self.predicted_view]
+        change = self.apart(data.next_obs, data.obs)
         if not self.pose_at:
             return change
         motion = body_motion(data.obs[..., self.pose_view], data.next_obs[..., self.pose_view])
         return torch.cat([motion, change], -1)
+
+    def apart(
+        self, obs: Float[Tensor, "*#b o"], other: Float[Tensor, "*#b o"]
+    ) -> Float[Tensor, "*b p"]:
+        """``obs − other`` of the predicted fields, raw; angles that go round the short way."""
+        change = (obs - other)[..., self.predicted_fields]
+        return change - self.turn * (change / (2 * math.pi)).round()
 
     def targets(self, data: Transitions) -> Float[Tensor, "*b t"]:
         """:meth:`changes`, normalised."""

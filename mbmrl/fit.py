@@ -21,6 +21,12 @@ from mbmrl.types import Transitions
 Pair: TypeAlias = tuple[Dynamics, Adapter]
 Loss: TypeAlias = Callable[[Dynamics, Adapter, Transitions, Transitions], Tensor]
 
+LEAP = 2.0
+"""A gradient longer than so many usual ones is shortened. A few windows that adapting makes worse
+have one a thousand times as long: Adam, which divides by what was usual, would leap with it."""
+MEMORY = 0.98
+"""What is usual keeps so much of itself at every update."""
+
 
 @dataclass(frozen=True)
 class FitConfig:
@@ -121,7 +127,7 @@ class OuterStep:
     """
 
     def __init__(self, members: Members, config: FitConfig) -> None:
-        self.members = members
+        self.members, self.usual = members, torch.full((len(members),), 0.5)
         # learned rates and noises are logarithms: few, and far to go
         speeds = {False: config.lr, True: 10 * config.lr}
         groups = [{"params": members.parameters(logs=k), "lr": lr} for k, lr in speeds.items()]
@@ -139,7 +145,9 @@ class OuterStep:
         losses = self.members.losses(objective, *dealt)
         self.optimiser.zero_grad()
         losses.sum().backward()
-        self.members.clip_gradients(1.0)
+        longest = LEAP * self.usual
+        norms = self.members.clip_gradients(longest).minimum(longest)
+        self.usual = MEMORY * self.usual + (1 - MEMORY) * norms
         self.optimiser.step()
         self.schedule.step()
         return losses.detach()
@@ -184,13 +192,24 @@ class Members:
         found: Tensor = functional_call(self.learners[0], tensors, (loss, support, query))
         return found
 
-    def clip_gradients(self, longest: float) -> None:
-        """Shorten each member's own gradient, all of its parameters together."""
+    def clip_gradients(self, longest: Float[Tensor, " k"]) -> Float[Tensor, " k"]:
+        """Shorten each member's own gradient, all of its parameters together.
+
+        What is not finite is no direction: such a member's gradient becomes nought.
+
+        Args:
+            longest: that each may be.
+
+        Returns:
+            How long each was; ``inf`` where it was not finite.
+        """
         gradients = [p.grad for p in self.stacked.values() if p.grad is not None]
         norm = torch.stack([g.reshape(len(self), -1).norm(dim=1) for g in gradients]).norm(dim=0)
+        norm = norm.nan_to_num(math.inf, math.inf)
         share = (longest / (norm + 1e-6)).clamp(max=1)
         for g in gradients:
-            g.mul_(share.view(-1, *[1] * (g.ndim - 1)))
+            g.nan_to_num_(0.0, 0.0, 0.0).mul_(share.view(-1, *[1] * (g.ndim - 1)))
+        return norm
 
     def snapshot(self) -> dict[str, Tensor]:
         """A copy of all that they have learned, or remember."""

@@ -102,8 +102,8 @@ def _run(good: np.ndarray) -> int:
 
 def _error(spec: RobotSpec, predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     error = predicted - truth
-    yaw = spec.index(spec.pose[2:])
-    error[..., yaw] = (error[..., yaw] + math.pi) % (2 * math.pi) - math.pi
+    turns = spec.index(spec.turns)
+    error[..., turns] = (error[..., turns] + math.pi) % (2 * math.pi) - math.pi
     return error
 
 

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from mbmrl.adapters.base import Adapter
 from mbmrl.dynamics import Dynamics, Params, wrap
-from mbmrl.spec import view
 from mbmrl.types import Transitions
 
 HORIZON = 10
@@ -48,10 +47,9 @@ def normalised(
     The state's are in its standard deviations; the pose's after t steps in √t standard
     deviations of one step's motion.
     """
-    spec, poses = dynamics.spec, len(dynamics.pose_at)
-    fields = view(spec.index(spec.predicted))
+    poses = len(dynamics.pose_at)
     scale = dynamics.input_std[: len(dynamics.state_at)][dynamics.predicted_view]
-    state = (future - truth)[..., fields] / scale
+    state = dynamics.apart(future, truth) / scale
     if not poses:
         return state
     pose = (future - truth)[..., dynamics.pose_view]

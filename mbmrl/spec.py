@@ -150,6 +150,15 @@ class RobotSpec:
         """Names of the obs fields whose change the network predicts: neither pose nor known."""
         return [n for n in self.state if n not in self.known]
 
+    @property
+    def turns(self) -> list[str]:
+        """Names of the obs fields that go round: the yaw of the pose, and angles from −π to π."""
+
+        def whole(f: Field) -> bool:
+            return f.unit == "rad" and math.isclose(f.high - f.low, 2 * math.pi, rel_tol=1e-3)
+
+        return [f.name for f in self.obs if f.name in self.pose[2:] or whole(f)]
+
     def index(self, names: str | Sequence[str]) -> list[int]:
         """Positions of obs fields; raises :class:`SpecError` with the names there are."""
         order = {f.name: i for i, f in enumerate(self.obs)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from mbmrl.data import Episodes, Store
 from mbmrl.dynamics import ACTIVATIONS, CLAMP, Affine, Dynamics, body_motion, integrate, wrap
+from mbmrl.meta import normalised
 from mbmrl.spec import Field, RobotSpec
 from mbmrl.types import Transitions
 
@@ -310,6 +312,21 @@ def test_targets_are_the_changes_in_their_deviations() -> None:
     for rows in (dynamics.targets(data), dynamics.inputs(data.obs, data.act)):
         torch.testing.assert_close(rows.mean(0), torch.zeros(rows.shape[1]), atol=1e-4, rtol=0)
         torch.testing.assert_close(rows.std(0), torch.ones(rows.shape[1]), atol=1e-3, rtol=0)
+
+
+def test_a_robot_that_rolls_over_pi_has_hardly_rolled() -> None:
+    """Angles of a whole turn go round, be they changes to learn or errors; no other field does."""
+    whole = Field("roll", "rad", -math.pi, math.pi)
+    spec = replace(SPEC, obs=(*SPEC.obs[:-1], whole))
+    assert spec.turns == ["yaw", "roll"]
+    assert SPEC.turns == ["yaw"]
+    before, after = (torch.tensor([[0.0, 0, 0, 0, 0, roll]]) for roll in (3.1, -3.1))
+    step = Transitions(before, torch.zeros(1, 2), after)
+    for where, roll in ((spec, 2 * math.pi - 6.2), (SPEC, -6.2)):
+        dynamics = Dynamics(where, (4,))
+        assert dynamics.changes(step)[0, -1].item() == pytest.approx(roll, abs=1e-5)
+        error = normalised(dynamics, after[None, None], before[None, None])
+        assert error.flatten()[-1].item() == pytest.approx(roll, abs=1e-5)
 
 
 def test_known_mistake_3_statistics_are_those_of_all_stored_data(tmp_path: Path) -> None:

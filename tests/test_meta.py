@@ -441,11 +441,49 @@ def test_gradients_are_clipped_member_by_member() -> None:
         if name.endswith("log_noise"):
             p.grad[0] = 4.0
     before = {n: p.grad.clone() for n, p in members.stacked.items()}
-    members.clip_gradients(1.0)
-    length = (8 * 3.0**2 + 4.0**2) ** 0.5  # its layer has 8 units
+    norms = members.clip_gradients(torch.tensor([1.0, 2.0]))
+    lengths = [(8 * 3.0**2 + 4.0**2) ** 0.5, (8 * 0.01**2) ** 0.5]  # its layer has 8 units
+    torch.testing.assert_close(norms, torch.tensor(lengths), check_dtype=False)
     for name, p in members.stacked.items():
-        torch.testing.assert_close(p.grad[0], before[name][0] / length)
+        torch.testing.assert_close(p.grad[0], before[name][0] / lengths[0])
         assert torch.equal(p.grad[1], before[name][1])
+
+
+@pytest.mark.parametrize("absurd", [math.nan, math.inf, -math.inf])
+def test_a_gradient_that_is_not_finite_is_none(absurd: float) -> None:
+    members = Members(ensemble("bayes", 2))
+    for p in members.stacked.values():
+        p.grad = torch.full_like(p, 0.1)
+    members.stacked[next(iter(members.stacked))].grad[0].view(-1)[0] = absurd
+    norms = members.clip_gradients(torch.full((2,), 100.0))
+    assert norms[0].isinf()
+    assert norms[1].isfinite()
+    for p in members.stacked.values():
+        assert (p.grad[0] == 0).all()
+        torch.testing.assert_close(p.grad[1], torch.full_like(p.grad[1], 0.1))
+
+
+def test_one_absurd_batch_does_not_throw_training_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After some usual ones: Adam alone would take a step that is many times as long."""
+    pairs = ensemble("bayes", 1)
+    members = Members(pairs)
+    step = OuterStep(members, FitConfig(updates=1000))
+    loud = 1.0
+    plain = members.losses
+
+    def losses(*args: Any, **kwargs: Any) -> Tensor:
+        return loud * plain(*args, **kwargs)
+
+    monkeypatch.setattr(members, "losses", losses)
+    batch = tasks(4, 8, seed=1), tasks(4, 12, seed=2)
+    moved = []
+    for k in range(120):
+        loud = 1e4 if k == 100 else 1.0
+        before = members.snapshot()
+        step(*batch)
+        after = members.snapshot()
+        moved.append(max((after[n] - before[n]).abs().max().item() for n in before))
+    assert max(moved[100:110]) < 3 * max(moved[90:100])
 
 
 def test_each_member_ends_on_its_own_best_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
