@@ -117,7 +117,12 @@ GAITS = Settings(
 TORQUES = {"horizon": 12, "num_knots": 6}
 
 SETTINGS: dict[str, Settings] = {
-    "hexapod": replace(GAITS, true_plan={"horizon": 10, "num_samples": (32, 24)}, minutes=15.0),
+    "hexapod": replace(
+        GAITS,
+        plan=GAITS.plan | {"horizon": 20, "num_knots": 5},  # a whole bend of its path
+        true_plan={"horizon": 10, "num_samples": (32, 24)},
+        minutes=25.0,
+    ),
     "quadruped_gait": GAITS,
     "cheetah": replace(
         JOINT_TARGETS,

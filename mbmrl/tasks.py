@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from mbmrl.dynamics import wrap
 from mbmrl.spec import RobotSpec, view
@@ -117,15 +117,24 @@ class PathTask(Task):
     def cost(
         self, obs: Float[Tensor, "r n h o"], act: Float[Tensor, "r n h u"]
     ) -> Float[Tensor, "r n"]:
-        """Squared distance to the schedule [5 cm · size], heading error, tilt, a little effort."""
-        ahead = torch.arange(1, obs.shape[2] + 1) * (self.speed * self.spec.dt)
-        reference = self._at(self.schedule[:, None] + ahead)[:, None]
-        x, y, yaw = (obs[..., i] for i in self._pose)
-        away = (x - reference[..., 0]) ** 2 + (y - reference[..., 1]) ** 2
-        heading = 1 - torch.cos(yaw - reference[..., 2])
+        """Squared distance from the path and lag [5 cm · size], heading, tilt, a little effort.
+
+        Lag counts along the path, and beyond 5 cm only in proportion: a robot that is too weak for
+        the target speed keeps to its path, and cuts no corners to be near where it should be.
+        """
+        r, n, h, _ = obs.shape
+        near, step = 0.05 * self.size, self.speed * self.spec.dt
+        reach = torch.arange(-near, near + self.LEAD_S * self.speed + h * step, self.STEP)
+        x, y, heading = self._at(self.progress[:, None] + reach)[..., None].unbind(-2)
+        place = obs[..., self._pose].reshape(r, 1, n * h, -1)
+        squared, at = ((place[..., 0] - x) ** 2 + (place[..., 1] - y) ** 2).min(1)
+        turned = place[:, 0, :, 2] - heading[..., 0].gather(1, at)
+        off = (squared / near**2 + 2.0 * (1 - torch.cos(turned))).view(r, n, h)
+        made = (self.progress[:, None] + reach[at]).view(r, n, h)
+        lag = (self.schedule[:, None, None] + torch.arange(1, h + 1) * step - made) / near
+        late = 2.0 * nn.functional.huber_loss(lag, torch.zeros_like(lag), reduction="none")
         tilt = (obs[..., self._tilt] ** 2).sum(-1)
-        near = (0.05 * self.size) ** 2
-        return (away / near + 2.0 * heading + 2.0 * tilt + 0.05 * self.effort(act)).mean(-1)
+        return (off + late + 2.0 * tilt + 0.05 * self.effort(act)).mean(-1)
 
     def gain(self, obs: Float[Tensor, "r o"]) -> Float[Tensor, " r"]:
         """How much of its step the schedule moved on, while the robot was within the tolerance."""

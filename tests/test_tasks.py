@@ -180,6 +180,32 @@ def test_a_robot_held_up_is_not_told_to_cut_corners() -> None:
     assert cost.argmin() == 0
 
 
+def test_a_robot_too_weak_for_the_speed_is_not_told_to_cut_corners_either() -> None:
+    """At a third of the speed, round a bend: the path, not the chord to where it should be."""
+    task = PathTask(WALKER, ("eight",))
+    task.progress[:] = task.schedule[:] = 1.0
+    steps = torch.arange(1, 21) * task.speed * WALKER.dt
+    along = torch.stack([on_path(task, 1.0 + float(s) / 3)[0] for s in steps])
+    here, far = on_path(task, 1.0)[0], on_path(task, 1.0 + float(steps[-1]))[0]
+    way = (far - here)[:2].norm()
+    chord = torch.stack([here.lerp(far, float(s / 3 / way)) for s in steps])
+    cost = task.cost(torch.stack([along, chord])[None], torch.zeros(1, 2, 20, 6))
+    assert cost[0, 0] < cost[0, 1]
+
+
+def test_being_faster_is_always_worth_it_up_to_the_target_speed() -> None:
+    task = PathTask(WALKER, ("eight",))
+    task.progress[:] = task.schedule[:] = 1.0
+    shares = [-0.2, 0.0, 0.1, 0.3, 0.6, 0.9, 1.0]
+    ways = [
+        torch.stack([on_path(task, 1.0 + share * task.speed * WALKER.dt * k)[0] for k in range(21)])
+        for share in shares
+    ]
+    cost = task.cost(torch.stack(ways)[None, :, 1:], torch.zeros(1, len(ways), 20, 6))[0]
+    assert (cost.diff() < 0).all()
+    assert cost[-1] < 0.02
+
+
 def test_reset_begins_the_paths_anew() -> None:
     task = PathTask(WALKER, ALL)
     first = follow(task, task.speed, ticks=20)
