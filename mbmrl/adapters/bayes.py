@@ -13,7 +13,8 @@ from mbmrl.dynamics import Affine, Dynamics, Params
 from mbmrl.types import Transitions
 
 FLOOR = 100.0
-"""Least noise, in roundings of all that the prior lets a window vary: numbers would see no less."""
+"""Least noise, in roundings of the window's prior variance: with less of it than numbers can tell
+from none, the system has no Cholesky factor."""
 
 
 class Bayes(Adapter):
