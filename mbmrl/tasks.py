@@ -83,6 +83,7 @@ class PathTask(Task):
 
     STEP = 0.01  # spacing of the polyline [m]
     LEAD_S = 0.3  # how far the schedule runs ahead of the robot at most [s]
+    AHEAD = 0.16  # a heading counts as what it leads to so far on, for a hexapod [m]
     TOLERANCE = 0.08  # the schedule counts only while the robot is this near the path [m]
 
     def __init__(
@@ -117,10 +118,11 @@ class PathTask(Task):
     def cost(
         self, obs: Float[Tensor, "r n h o"], act: Float[Tensor, "r n h u"]
     ) -> Float[Tensor, "r n"]:
-        """Squared distance from the path and lag [5 cm · size], heading, tilt, a little effort.
+        """Squared distance from the path, lag and heading [5 cm · size], tilt, a little effort.
 
-        Lag counts along the path, and beyond 5 cm only in proportion: a robot that is too weak for
-        the target speed keeps to its path, and cuts no corners to be near where it should be.
+        Lag counts along the path, and beyond 2.5 cm only in proportion: a robot that is too weak
+        for the target speed keeps to its path, and cuts no corners to be near where it should be.
+        A wrong heading counts as where it leads to: a slow robot gets nowhere within the horizon.
         """
         r, n, h, _ = obs.shape
         near, step = 0.05 * self.size, self.speed * self.spec.dt
@@ -129,10 +131,13 @@ class PathTask(Task):
         place = obs[..., self._pose].reshape(r, 1, n * h, -1)
         squared, at = ((place[..., 0] - x) ** 2 + (place[..., 1] - y) ** 2).min(1)
         turned = place[:, 0, :, 2] - heading[..., 0].gather(1, at)
-        off = (squared / near**2 + 2.0 * (1 - torch.cos(turned))).view(r, n, h)
+        astray = 2.0 * (1 - torch.cos(turned)) * (self.AHEAD * self.size) ** 2
+        off = ((squared + astray) / near**2).view(r, n, h)
         made = (self.progress[:, None] + reach[at]).view(r, n, h)
         lag = (self.schedule[:, None, None] + torch.arange(1, h + 1) * step - made) / near
-        late = 2.0 * nn.functional.huber_loss(lag, torch.zeros_like(lag), reduction="none")
+        late = 2.0 * nn.functional.huber_loss(
+            lag, torch.zeros_like(lag), reduction="none", delta=0.5
+        )
         tilt = (obs[..., self._tilt] ** 2).sum(-1)
         return (off + late + 2.0 * tilt + 0.05 * self.effort(act)).mean(-1)
 

@@ -193,6 +193,20 @@ def test_a_robot_too_weak_for_the_speed_is_not_told_to_cut_corners_either() -> N
     assert cost[0, 0] < cost[0, 1]
 
 
+@pytest.mark.parametrize("size", [1.0, 2.0])
+def test_facing_astray_costs_what_it_leads_to(size: float) -> None:
+    """On the path but turned aside, as much as so far beside it as that leads to."""
+    task = PathTask(WALKER, ("eight",), size=size)
+    task.progress[:] = task.schedule[:] = 1.0
+    turned = on_path(task, 1.0)
+    beside = on_path(task, 1.0, aside=task.AHEAD * size * math.sin(0.3))
+    turned[:, WALKER.index("yaw")] += 0.3
+    futures = torch.stack([turned, beside, on_path(task, 1.0)], 1)[:, :, None]
+    cost = task.cost(futures, torch.zeros(1, 3, 1, 6))[0]
+    assert float(cost[0] - cost[2]) == pytest.approx(float(cost[1] - cost[2]), rel=0.1)
+    assert cost[0] > cost[2] + 0.5
+
+
 def test_being_faster_is_always_worth_it_up_to_the_target_speed() -> None:
     task = PathTask(WALKER, ("eight",))
     task.progress[:] = task.schedule[:] = 1.0
