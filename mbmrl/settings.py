@@ -120,7 +120,7 @@ SETTINGS: dict[str, Settings] = {
     "hexapod": replace(
         GAITS,
         plan=GAITS.plan | {"horizon": 20, "num_knots": 5},  # a whole bend of its path
-        true_plan={"horizon": 10, "num_samples": (32, 24)},
+        true_plan={"horizon": 16, "num_samples": (32, 24)},
         minutes=25.0,
     ),
     "quadruped_gait": GAITS,
