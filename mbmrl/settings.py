@@ -120,6 +120,7 @@ SETTINGS: dict[str, Settings] = {
     "hexapod": replace(
         GAITS,
         plan=GAITS.plan | {"horizon": 20, "num_knots": 5},  # a whole bend of its path
+        # ten steps ahead, with weak motors, it sees no way out of standing askew
         true_plan={"horizon": 16, "num_samples": (32, 24)},
         minutes=25.0,
     ),
