@@ -492,6 +492,15 @@ def ratio(rows: Sequence[Row], column: str, agent: str, other: str) -> Interval:
         return bootstrap(_pivot(rows, column, [agent, other]), lambda m: m[:, 0] / m[:, 1])
 
 
+def gap_closed(rows: Sequence[Row], agent: str) -> Interval:
+    """How much of what the oracle scores above the frozen prior an agent gets, paired likewise."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return bootstrap(
+            _pivot(rows, "score", [agent, "frozen", "oracle"]),
+            lambda m: (m[:, 0] - m[:, 1]) / (m[:, 2] - m[:, 1]),
+        )
+
+
 def _pivot(rows: Sequence[Row], column: str, agents: Sequence[str]) -> Float[np.ndarray, "c e k"]:
     """A value for each condition, episode and agent.
 

@@ -16,19 +16,24 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mbmrl.evaluate import Row, difference, groups, mean, ratio
+from mbmrl.evaluate import Row, difference, gap_closed, groups, mean, ratio
 
 
 def agents_table(rows: Sequence[Row]) -> Table:
-    """One line an agent: how well it did after the onset, how well it foresaw, how fast it was."""
+    """One line an agent: how well it did after the onset, and how fast it was.
+
+    The gap is between frozen and oracle.
+    """
     agents = _agents(rows)
     with_oracle = "oracle" in agents
-    columns = ["agent", "score", *(["of oracle"] if with_oracle else []), "off the path [cm]"]
-    columns += ["recovery [s]", "falls", "tick p50 / p99 [ms]", "n"]
+    with_gap = with_oracle and "frozen" in agents
+    columns = ["agent", "score", *(["of oracle"] * with_oracle), *(["gap closed"] * with_gap)]
+    columns += ["off the path [cm]", "recovery [s]", "falls", "tick p50 / p99 [ms]", "n"]
     table = _table(f"{rows[0].robot}: after the onset, mean [95 % interval]", columns)
     for agent in agents:
         own = [r for r in rows if r.agent == agent]
         fraction = [ratio(rows, "score", agent, "oracle").text()] if with_oracle else []
+        fraction += [gap_closed(rows, agent).text()] if with_gap else []
         table.add_row(
             agent,
             mean(rows, "score", agent).text(),
@@ -97,7 +102,7 @@ def _table(title: str, columns: Sequence[str]) -> Table:
 def main(files: Sequence[str]) -> None:
     """Print the tables of the rows in the files; the first agent is compared with the others."""
     rows = [Row.from_json(row) for file in files for row in json.loads(Path(file).read_text())]
-    console = Console(width=140)
+    console = Console(width=160)
     console.print(agents_table(rows))
     console.print(errors_table(rows))
     console.print(comparison_table(rows))
