@@ -15,7 +15,6 @@ after adapting, on windows under conditions that training did not see.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from matplotlib.figure import Figure
 
 from mbmrl import checkpoint, registry
 from mbmrl.checkpoint import Checkpoint
-from mbmrl.evaluate import Row, difference, gap_closed, mean, ratio
+from mbmrl.evaluate import Row, difference, gap_closed, mean, ratio, read_rows
 from mbmrl.plot import COLOURS, INK, STYLE
 
 
@@ -118,14 +117,15 @@ def main() -> None:
     args = parser.parse_args()
     try:
         made = checkpoint.load(args.checkpoint)
-        found = [Row.from_json(row) for file in args.rows for row in json.loads(file.read_text())]
-    except (checkpoint.CheckpointError, OSError, ValueError) as error:
+        found = read_rows(args.rows)
+    except ValueError as error:
         parser.error(str(error))
     rows = [replace(r, agent=made.default) if r.agent == "default" else r for r in found]
     if made.default not in {row.agent for row in rows}:
         parser.error(f"no row is of {made.default!r}, with which the others are compared")
     print(table(made, rows))
     if args.picture:
+        args.picture.parent.mkdir(parents=True, exist_ok=True)
         draw(made, rows, args.picture)
 
 

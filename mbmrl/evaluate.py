@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import math
 import multiprocessing
 import signal
 import zlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -123,6 +124,23 @@ class Row:
         """The inverse of :meth:`to_json`."""
         values: dict[str, Any] = {k: math.nan if v is None else v for k, v in data.items()}
         return cls(return_=values.pop("return"), **values)
+
+
+def read_rows(files: Iterable[Path]) -> list[Row]:
+    """The rows in files of ``mbmrl eval --json``.
+
+    Raises:
+        ValueError: where one cannot be read as such, or all are empty.
+    """
+    rows: list[Row] = []
+    for file in files:
+        try:
+            rows += [Row.from_json(row) for row in json.loads(file.read_text())]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ValueError(f"{file} holds no rows of `mbmrl eval --json` ({error!r})") from error
+    if not rows:
+        raise ValueError("no rows: name files of `mbmrl eval --json`")
+    return rows
 
 
 class Timing(NamedTuple):

@@ -5,7 +5,6 @@ Rows of several checkpoints (training seeds) are pooled, paired by condition, pa
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mbmrl.evaluate import Row, difference, gap_closed, groups, mean, ratio
+from mbmrl.evaluate import Row, difference, gap_closed, groups, mean, ratio, read_rows
 
 
 def agents_table(rows: Sequence[Row]) -> Table:
@@ -101,7 +100,10 @@ def _table(title: str, columns: Sequence[str]) -> Table:
 
 def main(files: Sequence[str]) -> None:
     """Print the tables of the rows in the files; the first agent is compared with the others."""
-    rows = [Row.from_json(row) for file in files for row in json.loads(Path(file).read_text())]
+    try:
+        rows = read_rows(map(Path, files))
+    except ValueError as error:
+        sys.exit(f"report: {error}")
     console = Console(width=160)
     console.print(agents_table(rows))
     console.print(errors_table(rows))

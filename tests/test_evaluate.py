@@ -422,6 +422,16 @@ def test_rows_of_several_checkpoints_are_reported_together(
     assert "0.60 [" in told and " 6 " in told
 
 
+@pytest.mark.parametrize("held", ["[]", '[{"a": 1}]', '{"seconds": 4}', "[1]", "cut off"])
+def test_a_report_of_no_rows_says_so(held: str, tmp_path: Path) -> None:
+    file = tmp_path / "rows.json"
+    file.write_text(held)
+    with pytest.raises(SystemExit, match="no rows"):
+        report.main([str(file)])
+    with pytest.raises(SystemExit, match="no rows"):
+        report.main([str(tmp_path / "missing.json")])
+
+
 def test_tables_tell_agents_apart() -> None:
     rows = [
         row(agent, text, seed=s, score=score, cross_track_m=0.02, fell=agent == "frozen")
