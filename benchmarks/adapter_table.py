@@ -15,6 +15,7 @@ after adapting, on windows under conditions that training did not see.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -70,8 +71,11 @@ def table(made: Checkpoint, rows: Sequence[Row]) -> str:
         columns["of the oracle's"] = lambda agent: ratio(rows, "score", agent, "oracle").text()
         if "frozen" in agents:
             columns["gap closed"] = lambda agent: gap_closed(rows, agent).text()
+    if any(math.isfinite(row.cross_track_m) for row in rows):
+        columns["off the path [cm]"] = lambda agent: mean(rows, "cross_track_m", agent).text(
+            scale=100, digits=1
+        )
     columns |= {
-        "off the path [cm]": lambda a: mean(rows, "cross_track_m", a).text(scale=100, digits=1),
         "recovery [s]": lambda agent: mean(rows, "recovery_s", agent).text(digits=1),
         "falls": lambda agent: str(sum(row.fell for row in rows if row.agent == agent)),
         f"score − {made.default}": lambda agent: difference(

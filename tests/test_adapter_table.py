@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import runpy
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -39,6 +41,12 @@ def test_every_learner_has_a_line_the_best_first() -> None:
 def test_columns_need_no_oracle() -> None:
     told = MADE["table"](TRAINED, [r for r in ROWS if r.agent != "oracle"])
     assert "oracle" not in told and "gap" not in told
+
+
+def test_only_who_follows_a_path_is_told_to_be_off_it() -> None:
+    assert "off the path" in MADE["table"](TRAINED, ROWS)
+    pathless = [replace(r, cross_track_m=math.nan) for r in ROWS]
+    assert "off the path" not in MADE["table"](TRAINED, pathless)
 
 
 def test_the_picture_is_drawn(tmp_path: Path) -> None:
