@@ -91,7 +91,7 @@ JOINT_TARGETS = Settings(
     # warm: what is best of all in a model that errs is often the error; the mean of many is not.
     # Five small iterations refine a stride better than three large ones.
     plan=STRIDES | {"horizon": 10, "num_samples": (64, 48, 48, 48, 48), "temperature": 0.3},
-    true_plan=STRIDES | {"num_samples": (64, 64, 64)},
+    true_plan=STRIDES | {"num_samples": (64, 32, 32, 32, 32)},
     episode_s=10.0,
     babble=192,
     expert=32,
