@@ -28,6 +28,7 @@ from torch import Tensor
 
 from controllers.base import SamplingPlanner
 from controllers.learned import LearnedModel
+from controllers.several import Several
 from mbmrl import checkpoint, conditions, registry, tasks
 from mbmrl.checkpoint import Learner
 from mbmrl.compose import make_agent
@@ -71,6 +72,8 @@ def drive(
     paths = [courses[i % len(courses)] for i in range(len(robots))]
     agent = make_agent("default", robots, driver, paths, seed=seed)
     planner, model = agent.planner, agent.model
+    if isinstance(model, Several):
+        model = model.models[0]
     assert isinstance(planner, SamplingPlanner) and isinstance(model, LearnedModel)
     scores: Scores = defaultdict(list)
     act, every = agent.act, round(EVERY / spec.dt)

@@ -9,14 +9,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from controllers.learned import LearnedModel
+from controllers.several import Several
 from mbmrl.params import take
-from mbmrl.types import RolloutFn, Transitions
+from mbmrl.types import RolloutFn
 
 CLEARLY = 0.8
 """Another learner's error must be so much smaller to take over: every change costs the planner."""
 
 
-class Auto:
+class Auto(Several):
     """Learned models side by side, of which each robot's plans use one.
 
     Args:
@@ -27,24 +28,13 @@ class Auto:
     def __init__(self, models: Sequence[LearnedModel]) -> None:
         if not all(model.gate for model in models):
             raise ValueError("learners without a gate are judged by nobody")
-        self.models = list(models)
+        super().__init__(models)
         self._chosen: Int[Tensor, " r"] | None = None
-
-    def look_back(self) -> None:
-        """See :meth:`LearnedModel.look_back`."""
-        for model in self.models:
-            model.look_back()
 
     def reset(self) -> None:
         """Forget the robots' histories."""
-        for model in self.models:
-            model.reset()
+        super().reset()
         self._chosen = None
-
-    def observe(self, transition: Transitions) -> None:
-        """Every learner learns."""
-        for model in self.models:
-            model.observe(transition)
 
     def rollout(self) -> RolloutFn:
         """Every learner adapts; each robot's future is told by the one that was chosen for it."""

@@ -57,7 +57,7 @@ class LearnedModel:
     ) -> None:
         self.dynamics, self.adapter = dynamics.dense(), adapter
         self.gate, self.engine = gate, engine or Plain()
-        self._looks_back = False
+        self._looks_back, self._adapts = False, True
         self.history = History(window)
         self.surprise = Surprise() if cuts else None
         self._info: dict[str, Tensor] = {}
@@ -72,6 +72,10 @@ class LearnedModel:
         That takes longer than adapting: for reports, not for a robot.
         """
         self._looks_back = True
+
+    def switch(self, adapting: bool) -> None:
+        """Plan with θ* alone, or adapt again; it keeps watching either way."""
+        self._adapts = adapting
 
     def reset(self) -> None:
         """Clear the window: nothing survives into the next episode, or over a gap."""
@@ -124,7 +128,7 @@ class LearnedModel:
         return torch.where(self._info["gate"], adapted, prior)
 
     def _adapted(self) -> Params:
-        if not len(self.history):
+        if not (self._adapts and len(self.history)):
             return self.dynamics.prior()
         if isinstance(self.adapter, Recursive) and self._state is not None:
             return self.adapter.params(self.dynamics, self._state)

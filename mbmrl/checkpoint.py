@@ -84,10 +84,9 @@ class Checkpoint:
             f"train one with --adapter {cls.trained_as or adapter}"
         )
 
-    def frozen(self) -> Learner:
-        """The default adapter's prior, with adaptation off."""
-        dynamics, _ = self.learner(self.default)
-        return dynamics, NoAdapter(dynamics)
+    def frozen(self) -> list[Learner]:
+        """The default adapter's prior, or all members' priors, with adaptation off."""
+        return [(prior, NoAdapter(prior)) for prior, _ in self.members(self.default)]
 
     def save(self, folder: Path) -> None:
         """Write both files; a kill in the middle leaves the old ones."""

@@ -11,10 +11,12 @@ import numpy as np
 from controllers.agent import Agent, Model, TrueModel
 from controllers.auto import Auto
 from controllers.base import Planner, SamplingPlanner
-from controllers.ensemble import Curious, Ensemble
+from controllers.committee import Committee, Curious
+from controllers.ensemble import Ensemble
 from controllers.learned import LearnedModel
 from controllers.robust import Robust
 from controllers.scripted import Babble, Rest
+from controllers.several import Several
 from mbmrl import conditions, registry, tasks
 from mbmrl.checkpoint import Checkpoint, CheckpointError, Learner
 from mbmrl.conditions import Condition
@@ -29,7 +31,7 @@ AGENTS: dict[str, str] = {
     "default": "the adapting controller with the checkpoint's default adapter",
     "alert": "the default adapter, its history cut where the robot seems to have changed",
     "auto": "all learners of the checkpoint, each robot driven by the one that errs least",
-    "ensemble": "all members of the default learner (`train --members`), planning pessimistically",
+    "ensemble": "the default learner's members (`train --members`), all asked about every plan",
     "curious": "the same, which tries what they do not agree about right after a change",
     "frozen": "the same prior and planner, adaptation switched off",
     "pooled": "a model of the same data and updates, no meta-learning and no adaptation",
@@ -119,12 +121,17 @@ def make_agent(
     plan_with = "random" if name == "random" else planner
     model = learned_model(name, checkpoint)
     chooses = make_planner(spec, settings, plan_with, seed=seed)
-    if isinstance(model, Ensemble):
-        chooses = Robust(chooses, model.others, PESSIMISM)
-        if name == "curious":
-            scale = model.members[0].dynamics.obs_scale()
-            chooses = Curious(chooses.planner, model, scale, BONUS, PESSIMISM)
-    return Agent(model, chooses, task)
+    return Agent(model, asking(model, chooses, name), task)
+
+
+def asking(model: Model, planner: SamplingPlanner, name: str) -> Planner:
+    """The planner, asking a committee's members all, as the agent of that name does."""
+    if not isinstance(model, Committee):
+        return planner
+    if name == "ensemble":
+        return Robust(planner, model.others, PESSIMISM)
+    scale = model.models[0].dynamics.obs_scale()
+    return Curious(planner, model, scale, BONUS, PESSIMISM)
 
 
 def faults(robot: SimRobot) -> list[Condition]:
@@ -148,17 +155,13 @@ def task_for(robot: type[Robot], paths: Sequence[str]) -> tasks.Task:
     return tasks.make(robot.task, robot.spec, paths, robot.speed, robot.size)
 
 
-def learned_model(name: str, checkpoint: Checkpoint) -> Model:
+def learned_model(name: str, checkpoint: Checkpoint) -> LearnedModel | Several:
     """The learned model behind an agent's name."""
     engine = engines.best(bfloat16=checkpoint.takes_bfloat16)
 
     def model(learner: Learner, *, gate: bool = True, cuts: bool = False) -> LearnedModel:
         return LearnedModel(*learner, checkpoint.window, engine, gate=gate, cuts=cuts)
 
-    if name == "frozen":
-        return model(checkpoint.frozen(), gate=False)
-    if name == "pooled":
-        return model(checkpoint.learner("none"), gate=False)
     if name == "auto":
         first = {name for name in checkpoint.learners if "#" not in name}  # of each ensemble
         others = sorted(first - {"none", checkpoint.default})
@@ -170,6 +173,12 @@ def learned_model(name: str, checkpoint: Checkpoint) -> Model:
             raise CheckpointError(
                 f"agent {name!r} needs an ensemble: make one with `mbmrl train --members 4`"
             )
-        return Ensemble([model(member, cuts=name == "curious") for member in members])
-    adapter = checkpoint.default if name in ("default", "random", "alert") else name
-    return model(checkpoint.learner(adapter), cuts=name == "alert")
+        return Committee([model(member, cuts=name == "curious") for member in members])
+    if name == "frozen":
+        models = [model(member, gate=False) for member in checkpoint.frozen()]
+    elif name == "pooled":
+        models = [model(member, gate=False) for member in checkpoint.members("none")]
+    else:
+        adapter = checkpoint.default if name in ("default", "random", "alert") else name
+        models = [model(member, cuts=name == "alert") for member in checkpoint.members(adapter)]
+    return models[0] if len(models) == 1 else Ensemble(models)

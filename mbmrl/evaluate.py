@@ -21,9 +21,8 @@ import torch
 from jaxtyping import Float
 
 from controllers.agent import Agent
-from controllers.auto import Auto
-from controllers.ensemble import Ensemble
 from controllers.learned import LearnedModel
+from controllers.several import Several
 from mbmrl import checkpoint as checkpoints
 from mbmrl import conditions, registry
 from mbmrl.checkpoint import Checkpoint
@@ -343,7 +342,7 @@ def _drive(
         for robot in robots:
             stack.enter_context(robot)
         agent = what.agent(batch.agent, robots, paths, seed)
-        if isinstance(agent.model, LearnedModel | Auto | Ensemble):
+        if isinstance(agent.model, LearnedModel | Several):
             agent.model.look_back()
         log = run_episodes(robots, agent, what.seconds, lambda tick: watch(len(robots)))
     dt = robots[0].spec.dt

@@ -17,11 +17,14 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from controllers.learned import LearnedModel
+from controllers.several import Several
 from mbmrl import checkpoint as checkpoints
 from mbmrl import registry
 from mbmrl.adapters.none import NoAdapter
 from mbmrl.adapters.rls import Rls
 from mbmrl.checkpoint import Checkpoint, CheckpointError, for_robot, load
+from mbmrl.compose import learned_model
 from mbmrl.dynamics import Dynamics
 from mbmrl.registry import UnknownName
 from mbmrl.spec import Field, RobotSpec
@@ -165,7 +168,7 @@ def test_rls_borrows_what_bayes_learned() -> None:
 
 def test_members_of_an_ensemble(tmp_path: Path) -> None:
     """They come back in their order, more than ten of them too; the first stands for them all."""
-    made = make("none", "bayes")
+    made = make("none", "bayes", default="bayes")
     for i in range(1, 12):
         made.learners[f"bayes#{i}"] = make("bayes", seed=i).learners["bayes"]
     made.save(tmp_path)
@@ -181,6 +184,11 @@ def test_members_of_an_ensemble(tmp_path: Path) -> None:
     for (dynamics, bayes), (same, rls) in zip(members, back.members("rls"), strict=True):
         assert same is dynamics and isinstance(rls, Rls)
         assert torch.equal(rls.state_dict()["log_scale"], bayes.state_dict()["log_scale"])
+    assert [prior for prior, _ in back.frozen()] == [prior for prior, _ in members]
+    for agent, count in (("default", 12), ("frozen", 12), ("rls", 12), ("auto", 1)):
+        model = learned_model(agent, back)
+        assert isinstance(model, Several) and len(model.models) == count
+    assert isinstance(learned_model("pooled", back), LearnedModel)
     with pytest.raises(CheckpointError, match="no learner for adapter 'maml'"):
         back.members("maml")
 
@@ -197,10 +205,10 @@ def test_a_learner_that_was_not_trained() -> None:
 
 def test_frozen_is_the_default_prior_un_adapted() -> None:
     checkpoint = make(default="maml")
-    dynamics, adapter = checkpoint.frozen()
+    ((dynamics, adapter),) = checkpoint.frozen()
     assert dynamics is checkpoint.learners["maml"][0] and isinstance(adapter, NoAdapter)
     borrowed = make("none", "bayes", default="rls")
-    assert borrowed.frozen()[0] is borrowed.learners["bayes"][0]
+    assert borrowed.frozen()[0][0] is borrowed.learners["bayes"][0]
 
 
 # --- what is no checkpoint -----------------------------------------------------------------------

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from controllers.auto import Auto
-from controllers.ensemble import Curious, Ensemble
+from controllers.committee import Committee, Curious
+from controllers.ensemble import Ensemble
 from controllers.history import History
 from controllers.learned import LearnedModel
+from controllers.mppi import MPPI
 from controllers.robust import Robust
 from controllers.surprise import Surprise
 from mbmrl import registry
@@ -278,23 +281,89 @@ def candidates(robots: int) -> Tensor:
     return torch.randn(robots, 5, 4, 1, generator=torch.Generator().manual_seed(2))
 
 
-def ensemble(seeds: Sequence[int]) -> Ensemble:
+def members(seeds: Sequence[int]) -> list[LearnedModel]:
     priors = [model(k) for k in seeds]
     made = [registry.load("adapters", "bayes")(p).requires_grad_(False) for p in priors]
     pairs = zip(priors, made, strict=True)
-    return Ensemble([LearnedModel(p, a, WINDOW, gate=False, cuts=True) for p, a in pairs])
+    return [LearnedModel(p, a, WINDOW, gate=False, cuts=True) for p, a in pairs]
+
+
+def test_members_tell_the_future_by_turns_each_as_it_would_alone() -> None:
+    obs, acts, truth = torch.randn(1, 2), candidates(1), model(7)
+    together, alone = Ensemble(members([1, 2])), members([1, 2])
+    for newest in driven([truth], WINDOW):
+        for one in (together, *alone):
+            one.rollout()
+            one.observe(newest)
+    first, second = (one.rollout()(obs, acts) for one in alone)
+    assert not torch.allclose(first, second)
+    told = together.rollout()
+    for expected in (first, second, first):
+        torch.testing.assert_close(told(obs, acts), expected)
+    torch.testing.assert_close(together.rollout()(obs, acts), first)
+    assert together.info().keys() == alone[0].info().keys()
+    together.reset()
+    prior = alone[0].dynamics.prior()
+    expected = alone[0].dynamics.rollout(prior)(obs, acts)
+    torch.testing.assert_close(together.rollout()(obs, acts), expected)
+
+
+def test_what_one_member_alone_believes_does_not_survive_the_search() -> None:
+    """One takes a push for a jump ahead that the other knows not to come: the plan keeps off it."""
+    low, high, rest = -np.ones(1), np.ones(1), np.zeros(1)
+
+    def plan(models: list[LearnedModel]) -> float:
+        planner = MPPI(low, high, rest, horizon=4, num_samples=(64,) * 4, init_std=1.0)
+        planner.reset()
+        model = models[0] if len(models) == 1 else Ensemble(models)
+        return float(planner.plan(torch.zeros(1, 2), model.rollout(), ahead_cost).actions.mean())
+
+    def ahead_cost(future: Tensor, acts: Tensor) -> Tensor:
+        return -future[..., 0].mean(-1)
+
+    def believing(gain: float) -> LearnedModel:
+        def roll(obs: Tensor, acts: Tensor) -> Tensor:
+            ahead = gain * acts.clamp(min=0.5) + (0.8 - acts).abs().neg()
+            return torch.cat([ahead, ahead], -1)
+
+        one = members([1])[0]
+        one.rollout = lambda: roll  # type: ignore[method-assign]
+        return one
+
+    fooled, right = believing(5.0), believing(-1.0)
+    assert plan([fooled]) > 0.9 > plan([fooled, right]) > 0.3
+
+
+def test_adapting_is_switched_off_and_on_again_for_all() -> None:
+    obs, acts, truth = torch.randn(1, 2), candidates(1), model(7)
+    for name in ("bayes", "rls"):
+        adapter = registry.load("adapters", name)(model()).requires_grad_(False)
+        several = Ensemble([LearnedModel(model(), adapter, WINDOW, gate=False) for _ in range(2)])
+        prior = model().rollout(model().prior())(obs, acts)
+        for newest in driven([truth], WINDOW):
+            several.observe(newest)
+        adapted = several.rollout()(obs, acts)
+        several.switch(False)
+        torch.testing.assert_close(several.rollout()(obs, acts), prior)
+        several.switch(True)
+        torch.testing.assert_close(several.rollout()(obs, acts), adapted)
+        assert not torch.allclose(adapted, prior)
+
+
+def committee(seeds: Sequence[int]) -> Committee:
+    return Committee(members(seeds))
 
 
 def test_an_ensemble_plans_for_the_mean_and_shuns_what_it_disagrees_about() -> None:
     obs, acts = torch.randn(2, 2), candidates(2)
-    members = ensemble([1, 2, 3])
+    asked = committee([1, 2, 3])
     for pessimism in (0.0, 0.7):
         first = First(acts)
-        Robust(first, members.others, pessimism).plan(obs, members.rollout(), speed_cost)
+        Robust(first, asked.others, pessimism).plan(obs, asked.rollout(), speed_cost)
         each = torch.stack(
             [
                 speed_cost(m.dynamics.rollout(m.dynamics.prior())(obs, acts), acts)
-                for m in members.members
+                for m in asked.models
             ]
         )
         expected = each.mean(0) + pessimism * each.std(0, correction=0)
@@ -318,37 +387,35 @@ def test_a_member_that_foresees_no_number_rules_a_candidate_out() -> None:
 def test_curiosity_rises_at_a_change_and_fades() -> None:
     truth, changed = model(1), model(1)
     changed.biases[-1] += torch.tensor([6.0, -6.0])
-    members = ensemble([1, 2])
+    asked = committee([1, 2])
     g = torch.Generator().manual_seed(4)
     curious = []
     for t in range(80):
-        members.rollout()
-        members.observe(tick([truth, changed if t >= 40 else truth], g))
-        assert members.curiosity is not None
-        curious.append(members.curiosity.clone())
+        asked.rollout()
+        asked.observe(tick([truth, changed if t >= 40 else truth], g))
+        assert asked.curiosity is not None
+        curious.append(asked.curiosity.clone())
     told = torch.stack(curious)
     assert not told[:40].any() and not told[:, 0].any()
     top = int(told[:, 1].argmax())
     assert told[top, 1] == 1.0 and 40 <= top < 55
     assert (told[top + 1 : 75, 1] < told[top:74, 1]).all()
-    members.reset()
-    assert members.curiosity is None
+    asked.reset()
+    assert asked.curiosity is None
 
 
 def test_the_curious_prefer_what_their_models_differ_about_and_only_then() -> None:
     obs, acts = torch.zeros(2, 2), candidates(2)
-    members = ensemble([1, 2])
+    asked = committee([1, 2])
     first = First(acts)
-    planner = Curious(first, members, torch.ones(2), bonus=0.5)
+    planner = Curious(first, asked, torch.ones(2), bonus=0.5)
     planner.reset(2)
-    members.curiosity = torch.zeros(2)
-    planner.plan(obs, members.rollout(), speed_cost)
+    asked.curiosity = torch.zeros(2)
+    planner.plan(obs, asked.rollout(), speed_cost)
     calm = first.costs
-    members.curiosity = torch.tensor([0.0, 1.0])
-    planner.plan(obs, members.rollout(), speed_cost)
-    futures = torch.stack(
-        [m.dynamics.rollout(m.dynamics.prior())(obs, acts) for m in members.members]
-    )
+    asked.curiosity = torch.tensor([0.0, 1.0])
+    planner.plan(obs, asked.rollout(), speed_cost)
+    futures = torch.stack([m.dynamics.rollout(m.dynamics.prior())(obs, acts) for m in asked.models])
     apart = futures.std(0, correction=0).mean((-2, -1))
     torch.testing.assert_close(first.costs[0], calm[0])
     gained = calm[1] - first.costs[1]

@@ -53,7 +53,15 @@ def test_the_simulated_robot_reads_the_same_file(name: str) -> None:
     assert not set(shared["ros__parameters"]) - {p.name for p in ROBOT_PARAMS}
 
 
-def test_an_agent_of_several_models_is_refused() -> None:
-    asked = {p.name: p.default for p in PARAMS} | {"robot": "rover", "agent": "auto"}
-    with pytest.raises(ValueError, match="'auto' has several models"):
-        agent_for(checkpoints.load(checkpoints.SHIPPED / "rover"), asked)
+@pytest.mark.parametrize("name", ["default", "frozen", "pooled", "maml", "auto", "curious"])
+def test_whatever_plans_in_a_simulation_plans_on_topics(name: str) -> None:
+    asked = {p.name: p.default for p in PARAMS} | {"robot": "rover", "agent": name}
+    made = checkpoints.load(checkpoints.SHIPPED / "rover")
+    if name == "curious":
+        with pytest.raises(checkpoints.CheckpointError, match="needs an ensemble"):
+            agent_for(made, asked)
+        made.learners[f"{made.default}#1"] = made.learner(made.default)
+    agent, spec = agent_for(made, asked), made.spec
+    rest = np.zeros(spec.num_obs)
+    agent.reset(rest)
+    assert agent.act(rest).action.isfinite().all()

@@ -12,7 +12,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from controllers.base import SamplingPlanner
-from controllers.learned import LearnedModel
 from mbmrl import checkpoint as checkpoints
 from mbmrl import registry, tasks
 from mbmrl.bench.turns import in_turn, products
@@ -92,7 +91,7 @@ def bench(name: str) -> Speed:
     took = 1e3 * log.took[warm_up:]
     adapt = 1e3 * log.info["adapt_s"][warm_up:, 0]
     p50, p99 = np.percentile(took, (50, 99))
-    assert isinstance(agent.model, LearnedModel) and isinstance(agent.planner, SamplingPlanner)
+    assert isinstance(agent.planner, SamplingPlanner)
     return Speed(
         robot=cls.spec.name,
         weights="shipped" if shipped else "random",
@@ -101,7 +100,7 @@ def bench(name: str) -> Speed:
         plan_ms=float(np.median(took - adapt)),
         tick_ms_p50=float(p50),
         tick_ms_p99=float(p99),
-        products_ms=_products_ms(agent.model.dynamics, agent.planner),
+        products_ms=_products_ms(checkpoint.learner(checkpoint.default)[0].dense(), agent.planner),
     )
 
 

@@ -11,11 +11,10 @@ import numpy as np
 import torch
 
 from controllers.agent import Agent
-from controllers.learned import LearnedModel
 from mbmrl import checkpoint as checkpoints
 from mbmrl import registry, tasks
 from mbmrl.checkpoint import Checkpoint
-from mbmrl.compose import learned_model, make_planner
+from mbmrl.compose import asking, learned_model, make_planner
 from mbmrl.loop import settle
 from mbmrl.ros.params import ROBOT_PARAMS, Param, per_joint
 from mbmrl.ros.steer import TwistTask
@@ -28,7 +27,12 @@ from robots.ros2 import INTERFACES, Output, Topics, output
 PARAMS = (
     *ROBOT_PARAMS,
     Param("checkpoint", str, "", "Folder of the trained model; empty: the one shipped for robot."),
-    Param("agent", str, "default", "An adapter, or default, frozen or pooled."),
+    Param(
+        "agent",
+        str,
+        "default",
+        "What drives: default, frozen, pooled, an adapter …",
+    ),
     Param("planner", str, "", "From `mbmrl list planners`; empty: the robot's own."),
     Param("horizon", int, 0, "Length of a plan [control steps]; 0: the robot's own.", 0, 1000),
     Param("samples", list[int], [], "Candidates of each iteration; none: the robot's own."),
@@ -114,11 +118,7 @@ def checkpoint_for(robot: str, folder: str) -> Checkpoint:
 
 
 def agent_for(checkpoint: Checkpoint, p: dict[str, Any]) -> Agent:
-    """Model, planner and task, as the parameters say.
-
-    Raises:
-        ValueError: for an agent of several models: adapting could not be switched off.
-    """
+    """Model, planner and task, as the parameters say."""
     spec = checkpoint.spec
     robot = registry.load("robots", p["robot"]) if p["robot"] else Robot
     name = p["task"] or (robot.task if p["robot"] else "twist")
@@ -134,12 +134,7 @@ def agent_for(checkpoint: Checkpoint, p: dict[str, Any]) -> Agent:
     settings = dataclasses.replace(settings, plan=plan)
     planner = make_planner(spec, settings, p["planner"] or None, seed=p["seed"])
     model = learned_model(p["agent"], checkpoint)
-    if not isinstance(model, LearnedModel):
-        raise ValueError(
-            f"agent {p['agent']!r} has several models: here one drives, default, frozen, pooled or "
-            "that of an adapter"
-        )
-    return Agent(model, planner, task)
+    return Agent(model, asking(model, planner, p["agent"]), task)
 
 
 def warm_up(agent: Agent, robot: Topics) -> None:

@@ -25,8 +25,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from controllers.agent import Agent
 from controllers.learned import LearnedModel
-from mbmrl.adapters.base import Adapter
-from mbmrl.adapters.none import NoAdapter
+from controllers.several import Several
 from mbmrl.control import KEPT, Control, percentiles
 from mbmrl.loop import Clock
 from mbmrl.ros.build import PARAMS, agent_for, checkpoint_for, command_path, warm_up
@@ -70,8 +69,7 @@ class Driver:
 
     robot: Topics
     agent: Agent
-    model: LearnedModel
-    adapter: Adapter
+    model: LearnedModel | Several
     max_bad: int
     simulated_time: bool
 
@@ -130,8 +128,8 @@ class Controller(LifecycleNode):
             robot.close()
             raise
         model = agent.model
-        assert isinstance(model, LearnedModel)
-        self._driver = Driver(robot, agent, model, model.adapter, p["max_bad"], simulated)
+        assert isinstance(model, LearnedModel | Several)
+        self._driver = Driver(robot, agent, model, p["max_bad"], simulated)
         self._set_adapt(p["adapt"])
         self.get_logger().info(
             f"{spec.name}: {robot.output.topic} ← {', '.join(robot.output.joints)}; "
@@ -292,8 +290,7 @@ class Controller(LifecycleNode):
 
     def _set_adapt(self, on: bool) -> None:
         if self._driver is not None:
-            model = self._driver.model
-            model.adapter = self._driver.adapter if on else NoAdapter(model.dynamics)
+            self._driver.model.switch(on)
 
     # --- what goes out --------------------------------------------------------------------
 
