@@ -30,6 +30,8 @@ SUITE_COUNTS = {
     "buoyancy": 1,
 }
 """How many conditions of each kind a robot's test suite holds, where the robot allows them."""
+SUITE_LEAST = 25
+"""Filled up with further ones where a robot has few limbs: intervals resample the conditions."""
 
 
 def parse(text: str, onset: float = 0.0) -> Perturbation:
@@ -146,8 +148,11 @@ def test_suite(robot: SimRobot) -> list[Condition]:
                 drawn.setdefault(_what(perturbation), perturbation)
         suite += [(p,) for p in drawn.values()]
     suite += [sample(robot, rng, "test", 2) for _ in range(3)]
-    there = {text(condition) for condition in suite}
-    return [c for c in suite if text(_called_once(robot, c)) not in there - {text(c)}]
+    suite = _each_once(robot, suite)
+    for _ in range(200):
+        if len(suite) < SUITE_LEAST:
+            suite = _each_once(robot, [*suite, sample(robot, rng, "test", 1)])
+    return suite
 
 
 def validation_suite(robot: SimRobot) -> list[Condition]:
@@ -178,6 +183,13 @@ def usual(robot: SimRobot) -> Condition:
 def _called_once(robot: SimRobot, condition: Condition) -> Condition:
     """The same by the first of its names."""
     return tuple(p.names(robot)[0] for p in condition)
+
+
+def _each_once(robot: SimRobot, suite: list[Condition]) -> list[Condition]:
+    """Without what is there under another name too."""
+    suite = list({text(condition): condition for condition in suite}.values())
+    there = {text(condition) for condition in suite}
+    return [c for c in suite if text(_called_once(robot, c)) not in there - {text(c)}]
 
 
 def mirror_trained(robot: SimRobot, condition: Sequence[Perturbation]) -> bool:
