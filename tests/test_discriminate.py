@@ -177,6 +177,22 @@ def test_it_goes_on_where_it_was_cut_off(
     assert cli.main([*args, "--episodes", "2"]) == 0
 
 
+def test_the_page_is_there_when_robust_is_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, drive = tmp_path / "gaps.md", evaluate._drive
+
+    def cut_off(what: object, batch: evaluate._Batch, *rest: object) -> list[evaluate.Row]:
+        if batch.agent == "robust":
+            raise KeyboardInterrupt
+        return drive(what, batch, *rest)
+
+    monkeypatch.setattr(evaluate, "_drive", cut_off)
+    args = ["--robot", SIM, "--seconds", "0.5", "--episodes", "2", "--markdown", str(page)]
+    assert cli.main(["discriminate", *args]) == 130
+    assert "held-out perturbations discriminate" in page.read_text()
+
+
 def test_robust_can_be_spared_where_nothing_is_at_stake(tmp_path: Path) -> None:
     file = tmp_path / "gaps.json"
     args = ["--robot", SIM, "--seconds", "0.8", "--episodes", "2", "--json", str(file)]

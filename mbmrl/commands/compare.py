@@ -209,9 +209,11 @@ class Discriminate:
         if self.robust_where_it_matters:
             known = {g.perturbation: g for g in discriminate.gaps(record, cls.spec.name)}
             chosen = tuple(c for c in chosen if known[conditions.text(c) or "none"].discriminates)
-        self._drive(replace(what, agents=("robust",), conditions=chosen), record)
-        if self.markdown:
-            write_whole(self.markdown, discriminate.markdown(record, page))
+        try:  # the page is there without the hours that are cut off
+            self._drive(replace(what, agents=("robust",), conditions=chosen), record)
+        finally:
+            if self.markdown:
+                write_whole(self.markdown, discriminate.markdown(record, page))
         show(discriminate.table(record, cls.spec.name))
 
     def _drive(self, what: Evaluation, record: Results) -> None:
