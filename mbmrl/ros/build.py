@@ -31,7 +31,7 @@ PARAMS = (
         "agent",
         str,
         "default",
-        "What drives: default, frozen, pooled, an adapter …",
+        "Any that learned: default, frozen, an adapter, auto.",
     ),
     Param("planner", str, "", "From `mbmrl list planners`; empty: the robot's own."),
     Param("horizon", int, 0, "Length of a plan [control steps]; 0: the robot's own.", 0, 1000),
