@@ -27,12 +27,7 @@ from robots.ros2 import INTERFACES, Output, Topics, output
 PARAMS = (
     *ROBOT_PARAMS,
     Param("checkpoint", str, "", "Folder of the trained model; empty: the one shipped for robot."),
-    Param(
-        "agent",
-        str,
-        "default",
-        "Any that learned: default, frozen, an adapter, auto.",
-    ),
+    Param("agent", str, "default", "Any that learned: default, frozen, an adapter, auto."),
     Param("planner", str, "", "From `mbmrl list planners`; empty: the robot's own."),
     Param("horizon", int, 0, "Length of a plan [control steps]; 0: the robot's own.", 0, 1000),
     Param("samples", list[int], [], "Candidates of each iteration; none: the robot's own."),
