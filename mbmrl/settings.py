@@ -29,7 +29,7 @@ class Settings:
         lanes: episodes that run side by side.
         fit: the first pooled model; half as many updates in the rounds after it.
         final: how many times as many updates each learner has in the end.
-        members: of each learner, trained together as an ensemble; the first of them drives.
+        members: of each learner, trained together as an ensemble; planned with by turns.
         minutes: about how long all this takes on two cores.
         perturbations: what it is trained for and tested on; all that the robot allows when empty.
     """
