@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from tyro.conf import arg
 
 from mbmrl import registry
-from mbmrl.commands.common import (
-    Seed,
-    check_numbers,
-    split,
-)
-
-if TYPE_CHECKING:
-    pass
+from mbmrl.commands.common import Seed, check_numbers, split
 
 
 @dataclass(frozen=True)
