@@ -93,7 +93,9 @@ class LearnedModel:
         if isinstance(self.adapter, Recursive):
             if self._state is None:
                 self._state = self.adapter.begin(self.dynamics, (len(transition.act),))
-            self._state = self.adapter.step(self.dynamics, self._state, transition)
+            self._state = _sound(
+                self._state, self.adapter.step(self.dynamics, self._state, transition)
+            )
         if self.surprise and self._used:
             self._cut(self.surprise)
 
@@ -183,3 +185,10 @@ class LearnedModel:
 
 def _mean_square(error: Float[Tensor, "r m t"]) -> Float[Tensor, " r"]:
     return error.clamp(-WORST, WORST).square().mean((-2, -1))
+
+
+def _sound(before: State, after: State) -> State:
+    """The state after a transition; the one before it where that made no numbers of it."""
+    fine = torch.stack([x.flatten(1).isfinite().all(1) for x in after]).all(0)
+    pairs = zip(before, after, strict=True)
+    return tuple(torch.where(fine[(...,) + (None,) * (b.dim() - 1)], a, b) for b, a in pairs)

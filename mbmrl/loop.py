@@ -95,7 +95,8 @@ class Loop:
         obs, fields = np.array(self.robot.read(), dtype=float), self.robot.spec.obs
         if obs.shape[-1:] != (len(fields),):
             raise BadObservation(f"the robot reads {obs.shape} numbers, its spec has {len(fields)}")
-        bad = ~np.isfinite(obs)
+        with np.errstate(over="ignore"):
+            bad = ~np.isfinite(obs.astype(np.float32))  # which is what is planned with
         if bad.any():
             names = [f.name for i, f in enumerate(fields) if bad[..., i].any()]
             raise BadObservation(f"the robot reads no finite {', '.join(names)}")

@@ -14,7 +14,7 @@ from mbmrl import registry
 from mbmrl.adapters.anil import Anil
 from mbmrl.adapters.base import Adapter, Recursive
 from mbmrl.adapters.bayes import Bayes
-from mbmrl.adapters.blackbox import seen
+from mbmrl.adapters.blackbox import gru, seen
 from mbmrl.adapters.context import Context
 from mbmrl.adapters.fomaml import FirstOrder
 from mbmrl.adapters.latent import REACH, Latent
@@ -176,6 +176,19 @@ def test_contract_finite_on_absurd_windows(dynamics_and_adapter: Pair) -> None:
         query = window(4, seed=4)
         x = dynamics.inputs(query.obs.float(), query.act.float())
         assert dynamics.predict(adapter.adapt(dynamics, data), x).isfinite().all()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_contract_a_window_that_is_no_number_harms_no_other_robot(
+    dynamics_and_adapter: Pair, bad: float
+) -> None:
+    dynamics, adapter = dynamics_and_adapter
+    data = window(2, LONGEST)
+    data.obs[0, 3], data.next_obs[0, 3] = bad, bad
+    query = dynamics.inputs(*window(2, 4, seed=4)[:2])
+    both = dynamics.predict(adapter.adapt(dynamics, data), query)
+    alone = dynamics.predict(adapter.adapt(dynamics, row(data, 1)), query[1])
+    torch.testing.assert_close(both[1], alone)
 
 
 def test_contract_differentiable(dynamics_and_adapter: Pair) -> None:
@@ -533,10 +546,10 @@ def test_the_learned_optimizer_with_open_gates_is_gradient_descent() -> None:
     torch.testing.assert_close(last_layer(learner.adapt(dynamics, data)), last)
 
 
-def test_the_learned_optimizer_remembers_as_a_gru_does() -> None:
-    learner = LearnedOptimizer(model())
-    told, hidden = torch.randn(2, 7), torch.randn(learner.cell.hidden_size, 7)
-    torch.testing.assert_close(learner.remember(told, hidden).mT, learner.cell(told.mT, hidden.mT))
+def test_a_gru_written_out_is_torchs() -> None:
+    cell = torch.nn.GRUCell(2, 4)
+    told, hidden = torch.randn(2, 7), torch.randn(4, 7)
+    torch.testing.assert_close(gru(cell, told, hidden).mT, cell(told.mT, hidden.mT))
 
 
 def test_the_size_of_the_step_saturates() -> None:
@@ -605,7 +618,7 @@ def test_bayes_is_the_posterior_mean_in_closed_form(m: int) -> None:
     assert isinstance(bayes, Bayes)
     with torch.no_grad():
         bayes.log_ageing.fill_(math.log(0.2))
-    data = window(m, scale=2.0)
+    data = window(m, scale=0.5)
     phi, y, prior = problem(dynamics, data)
     age = torch.arange(m - 1, -1, -1, dtype=torch.float64)
     noise = bayes.log_noise.exp() * (0.2 * age).exp()
@@ -620,7 +633,7 @@ def test_bayes_with_endless_noise_is_the_prior_and_with_none_least_squares() -> 
     dynamics = model()
     bayes = make(Bayes, dynamics)
     assert isinstance(bayes, Bayes)
-    data = window(40, scale=2.0)
+    data = window(40, scale=0.5)
     phi, y, prior = problem(dynamics, data)
     with torch.no_grad():
         bayes.log_ageing.fill_(-30.0)
@@ -638,7 +651,7 @@ def test_bayes_without_noise_goes_through_a_window_shorter_than_its_features() -
     dynamics = model()
     bayes = make(Bayes, dynamics)
     assert isinstance(bayes, Bayes)
-    data = window(3, scale=2.0)
+    data = window(3, scale=0.5)
     with torch.no_grad():
         bayes.log_noise.fill_(-25.0)
         params = bayes.adapt(dynamics, data)
@@ -651,7 +664,7 @@ def test_bayes_bears_a_window_of_the_same_that_is_said_to_hold_no_noise() -> Non
     dynamics = model().float()
     bayes = make(Bayes, dynamics).float()
     assert isinstance(bayes, Bayes)
-    one = Transitions(*(x.float() for x in window(1, scale=2.0)))
+    one = Transitions(*(x.float() for x in window(1, scale=0.5)))
     data = Transitions(*(x.expand(32, -1) for x in one))
     with torch.no_grad():
         bayes.log_scale.fill_(12.0)
@@ -659,6 +672,22 @@ def test_bayes_bears_a_window_of_the_same_that_is_said_to_hold_no_noise() -> Non
         params = bayes.adapt(dynamics, data)
         fitted = dynamics.predict(params, dynamics.inputs(one.obs, one.act))
     torch.testing.assert_close(fitted, dynamics.targets(one), rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["bayes", "rls", "latent_bayes", "maml_bayes"])
+def test_a_wild_reading_counts_no_more_than_a_fall(name: str) -> None:
+    """A thousand deviations off move the last layer as far as the bound does."""
+    dynamics = model()
+    adapter, data = make(registry.load("adapters", name), dynamics), window(8, scale=0.5)
+
+    def glitch(size: float) -> Transitions:
+        wild = data.next_obs.clone()
+        wild[5, 3] += size
+        return data._replace(next_obs=wild)
+
+    far, farther = (predicted(dynamics, adapter.adapt(dynamics, glitch(s)), 4) for s in (99, 1e3))
+    torch.testing.assert_close(far, farther, rtol=1e-3, atol=1e-3)
+    assert (far - predicted(dynamics, adapter.adapt(dynamics, data), 4)).abs().max() < BOUND
 
 
 @pytest.mark.parametrize("cls", [Bayes, Rls])
@@ -686,7 +715,7 @@ def test_rls_is_the_posterior_of_weights_that_wander_about_the_prior(m: int) -> 
     dynamics = model()
     rls = make(Rls, dynamics)
     assert isinstance(rls, Rls)
-    data = window(m, scale=2.0)
+    data = window(m, scale=0.5)
     phi, y, prior = problem(dynamics, data)
     age = torch.arange(m - 1, -1, -1, dtype=torch.float64)
     shared = Rls.forgetting ** (age / 2)
@@ -724,7 +753,7 @@ def test_a_step_then_the_ridge_on_the_features_that_it_gives(cls: type[MamlBayes
     dynamics = model()
     both = make(cls, dynamics)
     assert isinstance(both, cls)
-    data = window(LONGEST, scale=2.0)
+    data = window(LONGEST, scale=0.5)
     found = both.adapt(dynamics, data)
 
     stepped = both.body.adapt(dynamics, data)
@@ -743,7 +772,7 @@ def test_the_step_of_maml_bayes_leaves_the_last_layer_to_the_ridge() -> None:
     dynamics = model()
     both = make(MamlBayes, dynamics)
     assert isinstance(both, MamlBayes)
-    stepped = both.body.adapt(dynamics, window(LONGEST, scale=2.0))
+    stepped = both.body.adapt(dynamics, window(LONGEST, scale=0.5))
     assert torch.equal(explicit(stepped[-1])[0], dynamics.weights[-1])
 
 

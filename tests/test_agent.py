@@ -132,6 +132,30 @@ def test_a_recursive_adapter_remembers_more_than_the_window_until_a_reset() -> N
         learned.reset()
 
 
+@pytest.mark.parametrize("name", ["rls", "recurrent"])
+def test_a_transition_that_is_no_number_is_forgotten_by_a_recursive_adapter(name: str) -> None:
+    """Of its own robot; the other one learns from the same tick."""
+    prior = model()
+    ticks = driven([model(1), model(2)], 3)
+    bad = ticks[1].next_obs.clone()
+    bad[0] = torch.nan
+
+    def weights_after(*seen: Transitions) -> list[Tensor]:
+        learned = LearnedModel(prior, registry.load("adapters", name)(prior), WINDOW, gate=False)
+        return [x for a in observed(learned, list(seen)).adapted() for x in a if x is not None]
+
+    torch.manual_seed(0)
+    spoilt = weights_after(ticks[0], ticks[1]._replace(next_obs=bad), ticks[2])
+    torch.manual_seed(0)
+    without = weights_after(ticks[0], ticks[2])
+    torch.manual_seed(0)
+    whole = weights_after(*ticks)
+    for x, missed, known in zip(spoilt, without, whole, strict=True):
+        if x.dim() == 3:
+            torch.testing.assert_close(x[0], missed[0])
+            torch.testing.assert_close(x[1], known[1])
+
+
 def test_no_history_is_the_prior() -> None:
     prior = model()
     stub = Stub(lambda p, w: pytest.fail("there is nothing to adapt to"))

@@ -248,6 +248,15 @@ def test_a_broken_sensor_ends_the_run_before_anything_is_planned_from_it() -> No
     assert robot.sent == pytest.approx([1.0])
 
 
+def test_a_reading_too_large_to_plan_with_is_none() -> None:
+    class Far(PointMass):
+        def read(self) -> np.ndarray:
+            return np.array([0.0, 1e39])
+
+    with pytest.raises(BadObservation, match="no finite pitch"):
+        drive(Far(), make_agent(), 1)
+
+
 def test_a_reading_of_the_wrong_length_is_named() -> None:
     class Short(PointMass):
         def read(self) -> np.ndarray:

@@ -403,7 +403,6 @@ def tasks(n: int, m: int, seed: int) -> Transitions:
 TRAINED = [a for a in registry.names("adapters") if not registry.load("adapters", a).trained_as]
 
 
-@pytest.mark.filterwarnings("ignore:There is a performance drop")
 @pytest.mark.parametrize("adapter", TRAINED)
 def test_members_learn_as_each_would_alone(adapter: str) -> None:
     """One batched pass a step, and nothing of one member gets into another.

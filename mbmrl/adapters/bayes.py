@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mbmrl.adapters.base import Adapter
+from mbmrl.adapters.maml import BOUND
 from mbmrl.dynamics import Affine, Dynamics, Params
 from mbmrl.types import Transitions
 
@@ -47,13 +48,19 @@ class Bayes(Adapter):
     def regress(
         self, last: Affine, phi: Float[Tensor, "*b m d"], y: Float[Tensor, "*b m o"]
     ) -> Affine:
-        """The posterior mean of the last layer."""
+        """The posterior mean of the last layer; no numbers for a window that is none.
+
+        Residuals count up to :data:`BOUND` deviations: one wild reading must not drown the others.
+        """
         keys = phi * self.log_scale[:-1].exp()
         offset = self.log_scale[-1].exp()
         known = keys @ phi.mT + offset
         floor = FLOOR * torch.finfo(known.dtype).eps * known.diagonal(dim1=-2, dim2=-1).sum(-1)
         system = known + torch.diag_embed(self.noise(phi.shape[-2]) + floor[..., None])
-        values = torch.cholesky_solve(y - last(phi), torch.linalg.cholesky(system))
+        factor, failed = torch.linalg.cholesky_ex(system)
+        residual = (y - last(phi)).clamp(-BOUND, BOUND)
+        values = torch.cholesky_solve(residual, factor)
+        values = values.masked_fill((failed != 0)[..., None, None], torch.nan)
         return last.plus(offset * values.sum(-2, keepdim=True), keys, values)
 
     def noise(self, m: int) -> Float[Tensor, " m"]:

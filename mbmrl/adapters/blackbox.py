@@ -24,6 +24,22 @@ def width(dynamics: Dynamics) -> int:
     return dynamics.input_mean.numel() + dynamics.target_mean.numel()
 
 
+def gru(
+    cell: nn.GRUCell, told: Float[Tensor, "i n"], hidden: Float[Tensor, "h n"]
+) -> Float[Tensor, "h n"]:
+    """What the cell remembers of n things that lie side by side in memory.
+
+    Written out: members of an ensemble go through it in one pass, which torch's own cell cannot,
+    and of many small ones it takes half the time.
+    """
+    new = torch.addmm(cell.bias_ih[:, None], cell.weight_ih, told)
+    old = torch.addmm(cell.bias_hh[:, None], cell.weight_hh, hidden)
+    size = len(hidden)
+    reset, keep = (new[:-size] + old[:-size]).sigmoid().chunk(2)
+    fresh = torch.tanh(new[-size:] + reset * old[-size:])
+    return fresh + keep * (hidden - fresh)
+
+
 class BlackBox(Adapter):
     """Tells the dynamics a context c, as if c were a further input of the network.
 

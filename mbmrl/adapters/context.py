@@ -44,8 +44,8 @@ class Context(BlackBox):
         return self.params_told(prior, self.encode(prior, window))
 
     def encode(self, prior: Dynamics, window: Transitions) -> Float[Tensor, "*b c"]:
-        """The context of a window."""
-        return self.encoder(seen(prior, window)).mean(-2)
+        """The context of a window; of an empty one, zeros."""
+        return self.encoder(seen(prior, window)).sum(-2) / max(1, window.act.shape[-2])
 
     def objective(
         self, prior: Dynamics, support: Transitions, query: Transitions

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mbmrl.adapters.base import Adapter
+from mbmrl.adapters.blackbox import gru
 from mbmrl.adapters.maml import BOUND
 from mbmrl.dynamics import Affine, Dynamics, Params
 from mbmrl.types import Transitions
@@ -52,21 +53,12 @@ class LearnedOptimizer(Adapter):
         for rows, target in zip(*(x.tensor_split(STEPS, -2) for x in (phi, y)), strict=True):
             if rows.shape[-2]:
                 slope = _slope(rows, rows @ (last + update) - target)
-                hidden = self.remember(_told(slope), hidden)
+                hidden = gru(self.cell, _told(slope), hidden)
                 gates = self.gates.weight @ hidden + self.gates.bias[:, None]
                 keep, follow = gates.sigmoid().reshape(2, *update.shape)
                 update = keep * update - 2 * self.log_rate.exp() * follow * slope
         adapted = last + update
         return [*params[:-1], Affine(adapted[..., :-1, :], adapted[..., -1:, :])]
-
-    def remember(self, told: Float[Tensor, "2 n"], hidden: Float[Tensor, "h n"]) -> Tensor:
-        """The cell, of coordinates that lie side by side in memory: half the time of its own."""
-        cell = self.cell
-        new = torch.addmm(cell.bias_ih[:, None], cell.weight_ih, told)
-        old = torch.addmm(cell.bias_hh[:, None], cell.weight_hh, hidden)
-        reset, keep = (new[:-HIDDEN] + old[:-HIDDEN]).sigmoid().chunk(2)
-        fresh = torch.tanh(new[-HIDDEN:] + reset * old[-HIDDEN:])
-        return fresh + keep * (hidden - fresh)
 
 
 def _slope(rows: Tensor, residual: Tensor) -> Tensor:

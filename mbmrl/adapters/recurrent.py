@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import nn
 
 from mbmrl.adapters.base import Recursive, State
-from mbmrl.adapters.blackbox import BlackBox, seen, width
+from mbmrl.adapters.blackbox import BlackBox, gru, seen, width
 from mbmrl.dynamics import Dynamics, Params
 from mbmrl.types import Transitions
 
@@ -35,8 +34,8 @@ class Recurrent(Recursive, BlackBox):
         """See :class:`Recursive`."""
         (hidden,) = state
         rows, batch = seen(prior, newest)[..., 0, :], hidden.shape[:-1]
-        after = self.cell(rows.reshape(-1, rows.shape[-1]), hidden.reshape(-1, HIDDEN))
-        return (torch.reshape(after, (*batch, HIDDEN)),)
+        after = gru(self.cell, rows.reshape(-1, rows.shape[-1]).mT, hidden.reshape(-1, HIDDEN).mT)
+        return (after.mT.reshape(*batch, HIDDEN),)
 
     def params(self, prior: Dynamics, state: State) -> Params:
         """See :class:`Recursive`."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mbmrl.adapters.base import Recursive, State
 from mbmrl.adapters.bayes import Bayes
+from mbmrl.adapters.maml import BOUND
 from mbmrl.dynamics import Affine, Dynamics, Params
 from mbmrl.types import Transitions
 
@@ -41,7 +42,7 @@ class Rls(Recursive, Bayes):
         row = torch.cat([phi, torch.ones_like(phi[..., :1])], -1).mT
         spread = covariance @ row
         gain = spread / (1 + row.mT @ spread)
-        error = prior.targets(newest) - row.mT @ weight
+        error = (prior.targets(newest) - row.mT @ weight).clamp(-BOUND, BOUND)
         return weight + gain * error, covariance - gain * spread.mT
 
     def params(self, prior: Dynamics, state: State) -> Params:
