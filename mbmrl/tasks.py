@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import TypeVar
 
 import numpy as np
@@ -19,6 +20,8 @@ T = TypeVar("T")
 
 FALLEN = 1.0
 """A robot that rolls or pitches beyond this has fallen [rad]."""
+LENGTH = 1200.0
+"""Of a hexapod's path [m]: an hour and a half at its speed."""
 
 
 class Task(ABC):
@@ -367,14 +370,15 @@ class DirectionTask(Task):
         return (vx - torch.cos(angle)) ** 2 + (vy - torch.sin(angle)) ** 2
 
 
+@cache
 def _path(name: str, step: float, size: float) -> Float[Tensor, "p 3"]:
     """x, y [m] and heading [rad] every ``step`` metres, from the origin along x."""
-    s = np.arange(0, 12.0, step)
+    s = np.arange(0, LENGTH, step)
     curvature = _named("path", name, PATHS)(s)
     heading = np.cumsum(curvature) * step
     x = np.cumsum(np.cos(heading)) * step
     y = np.cumsum(np.sin(heading)) * step
-    at = np.arange(0, 12.0 * size, step) / size
+    at = np.arange(0, LENGTH * size, step) / size
     rows = [np.interp(at, s, column) for column in (size * x, size * y, heading)]
     return torch.tensor(np.stack(rows, -1), dtype=torch.float32)
 
