@@ -82,6 +82,20 @@ BODY = (
     "slope",
 )
 """What happens to the body of a robot that walks."""
+ALL = (
+    *BODY,
+    "backlash",
+    "damping",
+    "delay",
+    "drift",
+    "gravity",
+    "medium",
+    "miscalibration",
+    "sensor_noise",
+    "terrain",
+    "wind",
+)
+"""All that there is here: a further kind, registered by whomever, changes no benchmark."""
 
 # Legs swing to and fro within the horizon: a knot a step, and slow noise that is wide enough to
 # find a stride at all.
@@ -139,6 +153,7 @@ SETTINGS: dict[str, Settings] = {
         expert=32,
         rounds=2,
         fit=FitConfig(updates=6000),
+        perturbations=ALL,
     ),
     "fish": Settings(
         hidden=(256, 256),
@@ -148,10 +163,12 @@ SETTINGS: dict[str, Settings] = {
         expert=32,
         rounds=2,
         fit=FitConfig(updates=6000),
+        perturbations=ALL,
     ),
     "rover": Settings(
         plan={"num_samples": (96, 64, 48)},
         true_plan={"num_samples": (48, 32, 24)},
+        perturbations=ALL,
     ),
     "ant": JOINT_TARGETS,
     # farther ahead its model errs too much

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -187,3 +189,67 @@ def test_only_concrete_classes_with_a_name_of_their_own_count(
     before = set(registry.names("robots"))
     monkeypatch.setattr(robots, "__path__", [*robots.__path__, str(desk)])
     assert set(registry.names("robots")) - before == {"mine", "second"}
+
+
+BUGGY = """
+from dataclasses import replace
+from robots.rover import Rover
+
+class Buggy(Rover):
+    \"\"\"A rover by another name.\"\"\"
+    name = "buggy"
+    spec = replace(Rover.spec, name="buggy")
+"""
+STICKY = """
+from dataclasses import dataclass
+from robots.perturbations.base import Magnitude, Perturbation, in_range
+
+DRAG = Magnitude(mild=(0.1, 0.2), test=(0.3, 0.4), harsh=(0.5, 0.6))
+
+@dataclass(frozen=True, kw_only=True)
+class Sticky(Perturbation):
+    \"\"\"Every joint rubs.\"\"\"
+    name = "sticky"
+    magnitudes = {"drag": 0.0}
+    drag: float
+
+    def check(self, robot):
+        in_range("drag", self.drag, 0.0, 1.0)
+
+    def apply(self, model, robot):
+        model.dof_damping += self.drag
+
+    @classmethod
+    def sample(cls, robot, rng, split):
+        return cls(drag=round(DRAG.draw(rng, split), 3))
+"""
+
+
+@pytest.mark.slow
+def test_what_a_package_adds_is_held_to_the_contracts(tmp_path: Path) -> None:
+    """A robot and a perturbation, a file each, and nothing else anywhere."""
+    (tmp_path / "attic").mkdir()
+    for name, text in (("__init__", ""), ("buggy", BUGGY), ("sticky", STICKY)):
+        (tmp_path / "attic" / f"{name}.py").write_text(text)
+    info = tmp_path / "attic-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: attic\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[mbmrl.robots]\nbuggy = attic.buggy:Buggy\n"
+        "[mbmrl.perturbations]\nsticky = attic.sticky:Sticky\n"
+    )
+    files = ["tests/test_robots.py", "tests/test_perturbations.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-n0", "-k", "buggy or sticky", *files]
+    done = subprocess.run(
+        command,
+        cwd=Path(__file__).parent.parent,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    assert "passed" in done.stdout
+    counted = int(done.stdout.rsplit(" passed", 1)[0].split()[-1])
+    assert counted > 40, done.stdout[-500:]

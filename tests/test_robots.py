@@ -239,16 +239,13 @@ def half_a_turn_on(phase: float) -> float:
 
 
 MIRRORED_CARRY = {
-    "swimmer": lambda carry: carry,
-    "fish": lambda carry: carry,
-    "rover": lambda carry: carry,
     "hexapod": lambda carry: np.r_[half_a_turn_on(carry[0]), carry[4:7], carry[1:4]],
     "ant": by_leg,
     "ant_torque": by_leg,
     "quadruped": by_leg,
     "quadruped_gait": lambda c: np.r_[half_a_turn_on(c[0]), by_leg(c[1:5]), -c[5]],
 }
-"""What each robot's command generator remembers, seen in the mirror."""
+"""What a robot's command generator remembers, seen in the mirror."""
 
 
 @pytest.mark.parametrize("name", MIRRORED)
@@ -256,7 +253,9 @@ def test_the_dynamics_have_the_symmetry_that_the_spec_claims(name: str) -> None:
     robot, image = make(name), make(name)
     drive(robot, random_acts(robot.spec, 7))
     image.data.qpos[:], image.data.qvel[:] = mirrored_state(robot)
-    image.carry = MIRRORED_CARRY[name](robot.carry)
+    if robot.carry.size and name not in MIRRORED_CARRY:
+        pytest.skip("what its command generator remembers is not known in the mirror")
+    image.carry = MIRRORED_CARRY.get(name, np.copy)(robot.carry)
     obs_order, obs_sign, act_order, act_sign = robot.spec.mirror_maps()
     np.testing.assert_allclose(image.read(), robot.read()[obs_order] * obs_sign, atol=1e-12)
     acts = random_acts(robot.spec, 5, seed=1)
