@@ -145,6 +145,16 @@ def test_every_kind_is_driven_by_itself(name: str) -> None:
     assert {c[0].name for c in fewer[1:-4]} == set(names)
 
 
+def test_what_misleads_sensors_alone_is_left_out() -> None:
+    """No planner on the true simulator looks at any."""
+    robot = registry.load("robots", "rover")()
+    held_out = [c[0] for c in conditions.test_suite(robot) if len(c) == 1]
+    driven = [c[0] for c in discriminate.suite(robot) if c]
+    left_out = {conditions.text((p,)) for p in held_out if p not in driven}
+    assert left_out and all(t.startswith("sensor_noise") or "of=sensors" in t for t in left_out)
+    assert {"delay", "drift", "backlash"} <= {p.name for p in driven}
+
+
 def test_it_goes_on_where_it_was_cut_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
