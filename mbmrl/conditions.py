@@ -49,13 +49,15 @@ def parse(text: str, onset: float = 0.0) -> Perturbation:
     cls = registry.load("perturbations", name)
     kinds = typing.get_type_hints(cls)
     fields = {f.name: f for f in keys(cls)}
-    values: dict[str, object] = {"onset": onset}
+    values: dict[str, object] = {}
     for item in filter(None, rest.split(",")):
         key, equals, value = item.partition("=")
         if not equals or key not in fields:
             raise PerturbationError(
                 f"{name} takes {', '.join(f'{k}=' for k in fields)} not {item!r}"
             )
+        if key in values:
+            raise PerturbationError(f"{name}: {key} is given twice")
         try:
             values[key] = float(value) if kinds[key] is float else value
         except ValueError:
@@ -63,7 +65,7 @@ def parse(text: str, onset: float = 0.0) -> Perturbation:
     missing = [k for k, f in fields.items() if f.default is dataclasses.MISSING and k not in values]
     if missing:
         raise PerturbationError(f"{name} needs {', '.join(f'{k}=' for k in missing)}")
-    return typing.cast(Perturbation, cls(**values))
+    return typing.cast(Perturbation, cls(**{"onset": onset} | values))
 
 
 def keys(kind: type[Perturbation]) -> list[dataclasses.Field[Any]]:

@@ -28,6 +28,9 @@ from mbmrl.compose import task_for
 from mbmrl.log import Run
 from mbmrl.plot import DAMAGE, colour, followed
 from robots.perturbations.base import TERRAIN, Perturbation, subtree
+from robots.perturbations.medium import Medium
+from robots.perturbations.payload import Payload
+from robots.perturbations.wind import Wind
 from robots.sim import SimRobot
 
 if TYPE_CHECKING:
@@ -39,6 +42,7 @@ BACKENDS = {"Darwin": ("cgl",), "Windows": ("glfw",)}.get(platform.system(), ("e
 ON_ITS_COURSE = 4.4, -44.0, 45.0
 ALONE = 2.7, -25.0, 60.0
 PLANAR = 2.7, -10.0, 90.0
+ACROSS = -25.0  # its elevation where the floor slopes: it then looks across the slope [degrees]
 LOOK_S, TURN_S, TILT_S = 0.5, 2.0, 0.3  # how smoothly the camera moves, turns and tilts [s]
 TRAIL_S = 30.0  # how far back the robot's way is drawn [s]
 AHEAD_S = 2.0  # how far ahead the target is marked [s]
@@ -46,6 +50,9 @@ MORE = 0.8  # of the path, beyond what the run has time for [m]
 MARK, MARK_HEIGHT = 0.025, 0.04  # radius of that mark, and how high it hovers [m]
 STRIDE = 5  # points of the path to one tile
 SKY = 100.0  # above all terrain [m]
+STUMP = 0.13  # radius of the mark where a limb was lost, in radii of the robot
+STONE = 2500.0  # a load is drawn as large as so much stone [kg/m³]
+ARROW, ARROW_HEIGHT, ARROW_WIDTH = 1.2, 0.6, 0.05  # in radii of the robot, above its middle
 DOWN = np.array([0.0, 0.0, -1.0])
 
 PROBE = """
@@ -110,6 +117,13 @@ def painted(
     return model
 
 
+def _gust(wind: Wind, now: float) -> float:
+    """How strongly it blows, of its strongest."""
+    if not wind.period:
+        return 1.0
+    return float(1 - np.cos(2 * np.pi * (now - wind.onset) / wind.period)) / 2
+
+
 class Scene:
     """Draws one run, tick by tick. A context manager: leaving it frees OpenGL.
 
@@ -135,7 +149,7 @@ class Scene:
         self._data = mujoco.MjData(self.robot.nominal)
         self._view = PLANAR if not run.spec.pose else ALONE if alone else ON_ITS_COURSE
         self._places, self._middles, self._yaw = self._follow()
-        self._look, self._azimuth, self._upright = self._plan_camera()
+        self._look, self._azimuth, self._elevation, self._upright = self._plan_camera()
         self._radius = self._reach()
         self._trail = bool(run.spec.pose) and not alone
         self._task = task_for(type(self.robot), [run.path]) if run.path and not alone else None
@@ -201,6 +215,7 @@ class Scene:
         )
         self._tilt_camera(tick)
         self._draw_ground(tick)
+        self._draw_causes(tick)
         self._gl.make_current()
         for field in range(model.nhfield):
             mujoco.mjr_uploadHField(model, self._context, field)
@@ -237,24 +252,30 @@ class Scene:
         reach = np.linalg.norm(self._data.geom_xpos[own] - self._middles[0], axis=1)
         return float((reach + nominal.geom_rbound[own]).max())
 
-    def _plan_camera(self) -> tuple[np.ndarray, np.ndarray, Rotation]:
-        """What it looks at, from which side [degrees], and what is up, after each tick."""
+    def _plan_camera(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, Rotation]:
+        """What it looks at, from which side and how high [degrees], what is up, after each tick."""
         per_second = 1 / self.run.spec.dt
         look = gaussian_filter1d(self._middles, LOOK_S * per_second, axis=0, mode="nearest")
         yaw = self._yaw if self.run.spec.pose else np.zeros(len(look))
         turned = gaussian_filter1d(yaw, TURN_S * per_second, mode="nearest")
         azimuth = np.degrees(turned) + self._view[2]
         gravity = np.array([self.model(k).opt.gravity for k in range(len(look))])
+        down_x, down_y, _ = gravity.T
+        slopes = (np.hypot(down_x, down_y) > 1e-6) & bool(self.run.spec.pose)
+        across = np.degrees(np.arctan2(down_y, down_x)) + 90 - azimuth
+        aside = np.unwrap(np.r_[0.0, slopes * across], period=180)[1:]  # from the nearer side
+        aside = np.stack([aside, np.full(len(look), ACROSS - self._view[1])])
+        aside = gaussian_filter1d(slopes * aside, LOOK_S * per_second, mode="nearest")
         gravity = gaussian_filter1d(gravity, TILT_S * per_second, axis=0, mode="nearest")
         gravity += 1e-6 * DOWN  # where nothing is left of it
         upright = [Rotation.align_vectors(g[None], DOWN[None])[0] for g in gravity]
-        return look, azimuth, Rotation.concatenate(upright)
+        return look, azimuth + aside[0], self._view[1] + aside[1], Rotation.concatenate(upright)
 
     def _camera(self, tick: int) -> mujoco.MjvCamera:
         camera = mujoco.MjvCamera()
         camera.lookat[:] = self._look[tick]
-        camera.azimuth = self._azimuth[tick]
-        camera.distance, camera.elevation = self._radius * self._view[0], self._view[1]
+        camera.azimuth, camera.elevation = self._azimuth[tick], self._elevation[tick]
+        camera.distance = self._radius * self._view[0]
         return camera
 
     def _tilt_camera(self, tick: int) -> None:
@@ -304,6 +325,48 @@ class Scene:
         if len(self._targets):
             size, place = (self._near, 0.0, 0.0), tuple(self._targets[tick])
             self._add(mujoco.mjtGeom.mjGEOM_SPHERE, size, place, 0.0, to_rgba("#00C853"))
+
+    def _draw_causes(self, tick: int) -> None:
+        """What no paint shows: where a limb was lost, a load, what blows or flows."""
+        model, now = self._shown[1], (tick + 1) * self.run.spec.dt
+        for cause in (p.at(now) for p in self.active(tick)):
+            for body in cause.marked_bodies(self.robot):
+                limb = np.isin(model.geom_bodyid, subtree(model, body))
+                if not model.geom_rgba[limb, 3].any():
+                    hinge = np.isin(model.jnt_bodyid, subtree(model, body)).argmax()
+                    self._ball(self._data.xanchor[hinge], STUMP * self._radius)
+            if isinstance(cause, Payload):
+                self._load(cause)
+            if isinstance(cause, Wind):
+                self._arrow(tick, cause.direction, _gust(cause, now))
+            if isinstance(cause, Medium) and cause.current:
+                self._arrow(tick, cause.direction, 1.0)
+
+    def _load(self, payload: Payload) -> None:
+        """It lies on top of the torso, or hangs beside it."""
+        radius = (payload.mass / STONE * 3 / (4 * np.pi)) ** (1 / 3)
+        torso = self._data.body(self.robot.torso)
+        turned = torso.xmat.reshape(3, 3)
+        above = self._radius * turned[:, 2]
+        place = torso.xpos + turned @ (payload.x, payload.y, 0.0)
+        share = mujoco.mj_ray(self._shown[1], self._data, place + above, -above, None, 0, -1, None)
+        if share >= 0:
+            place += (1 - share + radius / self._radius) * above
+        self._ball(place, radius)
+
+    def _ball(self, place: Float[np.ndarray, " 3"], radius: float) -> None:
+        ball = mujoco.mjtGeom.mjGEOM_SPHERE
+        self._add(ball, (radius, 0.0, 0.0), tuple(place), 0.0, to_rgba(DAMAGE))
+
+    def _arrow(self, tick: int, direction: float, share: float) -> None:
+        """Above the robot, of a share of its full size."""
+        size = share * self._radius
+        half = ARROW / 2 * size * np.array([np.cos(direction), np.sin(direction), 0.0])
+        middle = self._middles[tick] - ARROW_HEIGHT * self._radius * DOWN
+        kind, unset = mujoco.mjtGeom.mjGEOM_ARROW, (0.0, 0.0, 0.0)
+        self._add(kind, unset, unset, 0.0, to_rgba(DAMAGE))
+        geom = self._scene.geoms[self._scene.ngeom - 1]
+        mujoco.mjv_connector(geom, kind, ARROW_WIDTH * size, middle - half, middle + half)
 
     def _draw_trail(self, tick: int) -> None:
         rgba = to_rgba(colour(self.run.agent))

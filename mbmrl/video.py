@@ -14,18 +14,21 @@ import imageio_ffmpeg
 import matplotlib as mpl
 import numpy as np
 from jaxtyping import Float
+from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 
-from mbmrl import log
+from mbmrl import log, registry
+from mbmrl.compose import task_for
 from mbmrl.evaluate import from_onset
 from mbmrl.log import Run
-from mbmrl.plot import DAMAGE, FAINT, INK, colour, smooth, title, words
+from mbmrl.plot import DAMAGE, FAINT, INK, colour, followed, smooth, title, words
 from mbmrl.scene import Scene
+from mbmrl.tasks import VelocityTask
 from robots.perturbations.base import Perturbation
 
 WIDTH = 480
 """Of a side [pixels]."""
-HEADER, VIEW, NUMBERS, CHARTS = 40, 360, 56, 144
+HEADER, VIEW, NUMBERS, CHARTS = 40, 360, 76, 144
 """Heights of what stands below each other [pixels]."""
 HEIGHT = HEADER + VIEW + NUMBERS + CHARTS
 PICTURE = 640, 480
@@ -69,6 +72,7 @@ def render(runs: Sequence[Run], path: Path, watch: Callable[[int], None] = lambd
     if ticks < 2:
         raise ValueError("no video of a single tick")
     charts = _charts(runs, ticks)
+    targets = [_target(run) for run in runs]
     with ExitStack() as stack:
         scenes = [stack.enter_context(Scene(r, WIDTH * SCALE, VIEW * SCALE)) for r in runs]
         part = stack.enter_context(log.whole(path))
@@ -83,7 +87,8 @@ def render(runs: Sequence[Run], path: Path, watch: Callable[[int], None] = lambd
             _header(draw, runs[0].time[tick], scenes[0].active(tick - 1), size[0])
             for k, (run, scene) in enumerate(zip(runs, scenes, strict=True)):
                 page.paste(Image.fromarray(scene.draw(tick - 1)), _point(k * WIDTH, HEADER))
-                _numbers(draw, run, tick, k * WIDTH, from_onset(scene.perturb, run.spec.dt).start)
+                struck = from_onset(scene.perturb, run.spec.dt).start
+                _numbers(draw, run, tick, k * WIDTH, struck, targets[k][tick])
             for x in range(WIDTH, size[0], WIDTH):
                 draw.line(_box(x, HEADER, x, HEADER + VIEW), "white", 2 * SCALE)
             if 0 <= runs[0].time[tick] - runs[0].onset < ALARM_S:
@@ -183,6 +188,7 @@ class _Chart:
 def _charts(runs: Sequence[Run], ticks: int) -> list[_Chart]:
     """Distance from the path, or else speed, and the model's error."""
     first = runs[0]
+    charts: list[_Chart] = []
     colours, end = [colour(run.agent) for run in runs], ticks * first.spec.dt
 
     def chart(name: str, values: np.ndarray, marks: dict[float, str]) -> _Chart:
@@ -192,11 +198,10 @@ def _charts(runs: Sequence[Run], ticks: int) -> list[_Chart]:
         off = np.stack([100 * run.log.cross_track[:ticks, 0] for run in runs])
         top = max(5.0, math.ceil(off.max() / 5) * 5)
         charts = [chart("off the path [cm]", off, {v: f"{v:g}" for v in (0.0, top / 2, top)})]
-    else:
-        speed = np.stack([run.obs("vx")[:ticks] for run in runs])
-        low, high = min(0, math.floor(speed.min())), math.ceil(speed.max())
-        marks = {float(v): f"{v}" for v in range(low, high + 1)}
-        charts = [chart("forward speed [m/s]", speed, marks)]
+    elif "vx" in first.spec.state:
+        speed = np.stack([_speed(run)[:ticks] for run in runs])
+        values = MaxNLocator(3).tick_values(min(0.0, speed.min()), speed.max())
+        charts = [chart("speed [m/s]", speed, {float(v): f"{v:g}" for v in values})]
     error = np.stack([_error(run)[:ticks] for run in runs])
     if np.isfinite(error).any():
         logs = np.log10(np.maximum(error, 1e-9))
@@ -225,28 +230,53 @@ def _header(
     draw.text(place, text, "white", font, anchor="rm")
 
 
-def _numbers(draw: ImageDraw.ImageDraw, run: Run, tick: int, x: int, struck: int) -> None:
-    """Who drives, and how it is going: since it was struck, if it was."""
-    top = HEADER + VIEW
+def _numbers(
+    draw: ImageDraw.ImageDraw, run: Run, tick: int, x: int, struck: int, target: float
+) -> None:
+    """Who drives, adapted or not, and how it is going: since it was struck, if it was."""
+    top, right = HEADER + VIEW, x + WIDTH - 14
     draw.rectangle(_box(x, top, x + 6, top + NUMBERS), colour(run.agent))
     draw.text(_point(x + 18, top + 8), title(run.agent), INK, _font(16, bold=True))
+    gate, speed, error = run.info("gate")[tick], _speed(run)[tick], _error(run)[tick]
+    if math.isfinite(gate):
+        state, ink = ("adapted", INK) if gate > 0.5 else ("not adapted", FAINT)
+        draw.text(_point(right, top + 8), state, ink, _font(15), anchor="ra")
     parts = []
+    if math.isfinite(speed):
+        digits = 3 if 0 < target < 0.1 else 2  # some swim slowly
+        wanted = f" of {target:.{digits}f}" if math.isfinite(target) else ""
+        parts.append(f"speed {speed:.{digits}f}{wanted} m/s")
     if _follows(run):
         parts.append(f"off the path {100 * run.log.cross_track[tick, 0]:4.1f} cm")
-    else:
-        parts.append(f"speed {run.obs('vx')[tick]:5.2f} m/s")
-    error = _error(run)[tick]
+    draw.text(_point(x + 18, top + 31), "    ".join(parts), INK, _font(13))
+    parts = []
     if math.isfinite(error):
         parts.append(f"model error {error:4.2f}")
     damaged = bool(run.onsets) and tick >= struck
     score = run.log.gain[struck if damaged else 0 : tick + 1, 0].mean()
     parts.append(f"score{' since damage' if damaged else ''} {score:4.2f}")
-    draw.text(_point(x + 18, top + 31), "    ".join(parts), INK, _font(13))
+    draw.text(_point(x + 18, top + 51), "    ".join(parts), INK, _font(13))
 
 
 def _follows(run: Run) -> bool:
     """Whether there is a path to be off."""
     return bool(np.isfinite(run.log.cross_track).all())
+
+
+def _speed(run: Run) -> Float[np.ndarray, " t"]:
+    """Over the ground [m/s]; with a sign where it is forward only, NaN where nobody measures it."""
+    if "vx" not in run.spec.state:
+        return np.full(len(run.time), math.nan)
+    forward = run.obs("vx")
+    return np.hypot(forward, run.obs("vy")) if "vy" in run.spec.state else forward
+
+
+def _target(run: Run) -> Float[np.ndarray, " t"]:
+    """The speed that was wanted at each tick [m/s]; NaN where the task has none."""
+    task = task_for(registry.load("robots", run.robot), [run.path])
+    if isinstance(task, VelocityTask):
+        return np.array([float(task.command[0, :2].norm()) for _ in followed(task, run)])
+    return np.full(len(run.time), getattr(task, "speed", math.nan))
 
 
 def _error(run: Run) -> Float[np.ndarray, " t"]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
 import imageio_ffmpeg
+import mujoco
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from mbmrl import checkpoint, demo, log, registry, scene, video
+from mbmrl import checkpoint, demo, log, plot, registry, scene, video
+from mbmrl.commands.common import UsageError
+from mbmrl.commands.look import Render
 from mbmrl.compose import task_for
 from mbmrl.dynamics import Dynamics
 from mbmrl.log import Run
@@ -53,6 +57,12 @@ def red(picture: np.ndarray) -> int:
     """How many pixels are as red as damage."""
     r, g, b = picture.astype(int).transpose(2, 0, 1)
     return int(((r > 90) & (g < 0.4 * r) & (b < 0.4 * r)).sum())
+
+
+def geoms(one: Scene, kind: mujoco.mjtGeom) -> list[mujoco.MjvGeom]:
+    """What is drawn of this kind besides the model."""
+    there = one._scene.geoms[: one._scene.ngeom]
+    return [g for g in there if g.category == mujoco.mjtCatBit.mjCAT_DECOR and g.type == kind]
 
 
 def drawn(run: Run, tick: int) -> np.ndarray:
@@ -129,6 +139,92 @@ def test_slope_tilts_the_camera(opengl: None) -> None:
         assert one._upright[7].magnitude() == pytest.approx(0.2, abs=1e-3)
 
 
+@pytest.mark.parametrize("direction", [-2.0, 0.0, 1.5, 3.0])
+def test_slope_is_seen_from_the_side(opengl: None, direction: float) -> None:
+    """From the side that is nearer, and not from above."""
+    run = babble("hexapod")
+    slope = f"slope:angle=0.2,direction={direction}"
+    sloping = dataclasses.replace(run, perturbations=(slope,), onsets=(0.0,))
+    with Scene(run, 64, 48) as level, Scene(sloping, 64, 48) as one:
+        aside = one._azimuth - math.degrees(direction)
+        np.testing.assert_allclose(np.cos(np.radians(aside)), 0.0, atol=0.01)
+        assert np.abs(one._azimuth - level._azimuth).max() < 91
+        np.testing.assert_allclose(one._elevation, scene.ACROSS)
+        np.testing.assert_allclose(level._elevation, scene.ON_ITS_COURSE[1])
+
+
+@pytest.mark.parametrize(("robot", "leg"), [("hexapod", "L1"), ("ant", "FR"), ("cheetah", "F")])
+def test_where_a_leg_was_lost_is_red(opengl: None, robot: str, leg: str) -> None:
+    run = babble(robot, f"damaged_leg:leg={leg},mode=missing")
+    assert red(drawn(run, 7)) > 20
+    assert red(drawn(dataclasses.replace(run, perturbations=(), onsets=()), 7)) == 0
+
+
+def test_leg_that_is_still_there_leaves_no_mark(opengl: None, run: Run) -> None:
+    with Scene(run, 64, 48, alone=True) as one:
+        one.draw(7)
+        assert geoms(one, mujoco.mjtGeom.mjGEOM_SPHERE) == []
+
+
+@pytest.mark.parametrize("robot", ["hexapod", "rover", "cheetah"])
+def test_payload_lies_on_the_robot(opengl: None, robot: str) -> None:
+    """Red, at its place, and not within the torso."""
+    run = babble(robot, "payload:mass=2,x=0.05")
+    with Scene(run, 320, 240, alone=True) as one:
+        assert red(one.draw(7)) > 100
+        (ball,) = geoms(one, mujoco.mjtGeom.mjGEOM_SPHERE)
+        torso = one._data.body(one.robot.torso)
+        ahead, left, up = torso.xmat.reshape(3, 3).T @ (ball.pos - torso.xpos)
+        assert (ahead, left) == pytest.approx((0.05, 0.0), abs=1e-6)
+        assert up > ball.size[0] > 0.02
+
+
+@pytest.mark.parametrize(
+    ("robot", "perturbation", "direction"),
+    [
+        ("quadruped", "wind:force=20", 0.5),
+        ("cheetah", "wind:force=20", math.pi),
+        ("swimmer", "medium:current=1", 2.0),
+    ],
+)
+def test_arrow_shows_the_way_it_blows_or_flows(
+    opengl: None, robot: str, perturbation: str, direction: float
+) -> None:
+    run = babble(robot)
+    blown = dataclasses.replace(
+        run, perturbations=(f"{perturbation},direction={direction},onset=0.1",), onsets=(0.1,)
+    )
+    with Scene(blown, 320, 240) as one:
+        one.draw(0)
+        assert bool(geoms(one, mujoco.mjtGeom.mjGEOM_ARROW)) == bool(one.active(0))
+        assert red(one.draw(7)) > 50
+        (arrow,) = geoms(one, mujoco.mjtGeom.mjGEOM_ARROW)
+        way = [math.cos(direction), math.sin(direction), 0]
+        np.testing.assert_allclose(arrow.mat[:, 2], way, atol=1e-6)
+
+
+def test_what_does_not_flow_has_no_arrow(opengl: None) -> None:
+    with Scene(babble("hexapod", "medium:density=300"), 64, 48) as one:
+        one.draw(7)
+        assert geoms(one, mujoco.mjtGeom.mjGEOM_ARROW) == []
+
+
+def test_arrow_comes_and_goes_with_the_gusts(opengl: None) -> None:
+    """It is as long as the model's own push is strong."""
+    with Scene(babble("hexapod", "wind:force=2,period=0.7,onset=0.2"), 64, 48) as one:
+        long, strong = [], []
+        for tick in range(1, 8):
+            one.draw(tick)
+            (arrow,) = geoms(one, mujoco.mjtGeom.mjGEOM_ARROW)
+            long.append(arrow.size[2])
+            model = one.model(tick)
+            strong.append(model.jnt_stiffness[0] * model.qpos_spring[0])
+    assert long[0] == pytest.approx(0.0, abs=1e-6) and max(long) > 0.1
+    np.testing.assert_allclose(
+        np.divide(long, max(long)), np.divide(strong, max(strong)), atol=1e-6
+    )
+
+
 @pytest.mark.parametrize(
     "perturbation",
     [
@@ -200,6 +296,92 @@ def test_film_has_a_picture_a_tick(opengl: None, run: Run, tmp_path: Path) -> No
 
     video.gif(tmp_path / "film.mp4", tmp_path / "film.gif", width=320)
     assert Image.open(tmp_path / "film.gif").size[0] == 320
+
+
+def said(run: Run, tick: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What stands below the robot, as of a run that is struck at its third tick."""
+    texts: list[str] = []
+    draw = ImageDraw.Draw(Image.new("RGB", (8, 8)))
+    monkeypatch.setattr(draw, "text", lambda place, text, *how, **so: texts.append(text))
+    video._numbers(draw, run, tick, 0, 3, video._target(run)[tick])
+    return texts
+
+
+def test_numbers_tell_whether_the_robot_is_adapted(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert np.round(run.info("gate")).tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert said(run, 3, monkeypatch)[:2] == ["adapting", "not adapted"]
+    assert said(run, 4, monkeypatch)[:2] == ["adapting", "adapted"]
+    info = {name: values for name, values in run.log.info.items() if name != "gate"}
+    frozen = dataclasses.replace(run.log, info=info)
+    words = said(dataclasses.replace(run, agent="frozen", log=frozen), 4, monkeypatch)
+    assert words[0] == "frozen: adaptation off"
+    assert "adapted" not in " ".join(words[1:])
+
+
+def test_state_has_room_beside_every_title() -> None:
+    longest = max(video._font(16, bold=True).getlength(t) for t in plot.TITLES.values())
+    state = video._font(15).getlength("not adapted")
+    assert longest + state < video.SCALE * (video.WIDTH - 18 - 14 - 12)
+
+
+@pytest.mark.parametrize(
+    ("robot", "wanted"),
+    [("hexapod", "0.20"), ("ant", "1.00"), ("cheetah", "2.50"), ("quadruped", "0.40")],
+)
+def test_numbers_tell_speed_and_target(
+    robot: str, wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over the ground, wherever a robot that has a left side faces."""
+    run = babble(robot)
+    run.log.obs[5, 0, run.spec.index("vx")] = -0.3
+    if sideways := "vy" in run.spec.state:
+        run.log.obs[5, 0, run.spec.index("vy")] = 0.4
+    numbers = " ".join(said(run, 5, monkeypatch))
+    assert f"speed {'0.50' if sideways else '-0.30'} of {wanted} m/s" in numbers
+    assert ("off the path" in numbers) == (robot == "hexapod")
+
+
+def test_slow_swimmer_has_digits_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "of 0.080 m/s" in " ".join(said(babble("swimmer"), 5, monkeypatch))
+
+
+def test_target_changes_with_the_command() -> None:
+    """Its speed is that of the whole command, here at first a full one."""
+    run = babble("quadruped", ticks=82)
+    target = video._target(run)
+    assert target[0] == pytest.approx(0.4)
+    assert target[-1] == pytest.approx(0.7 * 0.4)
+
+
+def test_film_refuses_what_it_would_not_show(tmp_path: Path) -> None:
+    film, never = tmp_path / "film.mp4", "damaged_leg:leg=L1,onset=10"
+    with pytest.raises(UsageError, match=r"begins at 10 s: the end is at 0.3 s"):
+        Render(film, robot="hexapod", perturb=(never,), seconds=0.3)()
+    with pytest.raises(UsageError, match="none excludes every other"):
+        Render(film, robot="hexapod", perturb=("none", "payload:mass=1"), seconds=0.3)()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_picture_shows_a_perturbation_whenever_it_acts(opengl: None, tmp_path: Path) -> None:
+    def reds(*perturb: str) -> int:
+        Render(tmp_path / "still.png", robot="hexapod", perturb=perturb, seconds=0.2)()
+        return red(np.asarray(Image.open(tmp_path / "still.png")))
+
+    assert reds() == reds("none") == 0
+    leg = "damaged_leg:leg=R1"
+    assert reds(f"{leg},onset=10") == reds(leg) == reds(f"{leg},until=0.1") > 100
+
+
+def test_film_begins_with_what_has_no_onset(opengl: None, tmp_path: Path) -> None:
+    film = tmp_path / "film.mp4"
+    Render(film, robot="hexapod", perturb=("damaged_leg:leg=R1,until=0.2",), seconds=0.4)()
+    frames = imageio_ffmpeg.read_frames(str(film))
+    next(frames)
+    shown = [np.frombuffer(f, np.uint8).reshape(video.HEIGHT, -1, 3) for f in frames]
+    banners = [red(picture[: video.HEADER]) > 1000 for picture in shown]
+    assert banners == [True, False, False]
 
 
 def test_recorded_run_is_filmed_where_it_lies(opengl: None, tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
@@ -14,6 +15,7 @@ from mbmrl.commands.common import (
     UsageError,
     check_file,
     check_numbers,
+    condition,
     courses,
     load_simulated,
     show,
@@ -21,6 +23,7 @@ from mbmrl.commands.common import (
 
 if TYPE_CHECKING:
     from mbmrl import log
+    from mbmrl.conditions import Condition
     from robots.sim import SimRobot
 
 
@@ -87,9 +90,10 @@ class Render:
     """Draw a robot, or recorded runs side by side: a picture (.png) or a film (.mp4).
 
     Of a robot by its name, a picture shows it at rest and a film shows it babbling, unless told
-    otherwise; a --perturb without onset=SECONDS acts from the start. Of folders that `mbmrl run`
-    wrote, a picture shows where the run ends; in a film, runs of the same robot under the same
-    perturbations go side by side. No display is needed, but OpenGL is (EGL or OSMesa).
+    otherwise; a --perturb without onset=SECONDS acts from the start, and in a picture all do. Of
+    folders that `mbmrl run` wrote, a picture shows where the run ends; in a film, runs of the same
+    robot under the same perturbations go side by side. No display is needed, but OpenGL is (EGL or
+    OSMesa).
 
     For example:
 
@@ -146,29 +150,41 @@ class Render:
         if len(runs) > 1 and not film:
             raise UsageError("a picture is of one run: several go into an .mp4")
         cls = load_simulated(self.robot, self.seconds) if self.robot else None
+        happens = self._condition(cls, film) if cls else ()
         scene.backend()  # where there is none, it is known now
         if cls:
-            runs = [self._driven(cls, self.agent or ("babble" if film else "zero"))]
+            runs = [self._driven(cls, happens, self.agent or ("babble" if film else "zero"))]
         if film:
             video.render(runs, self.out)
         else:
             video.picture(runs[0], self.out)
         print(f"Drawn to {self.out}")
 
-    def _driven(self, cls: type[SimRobot], agent: str) -> log.Run:
+    def _condition(self, cls: type[SimRobot], film: bool) -> Condition:
+        """What ``--perturb`` asks for, from the start: in a picture all of it, and to the end."""
+        texts = [_from_the_start(text) for text in self.perturb] or ["none"]
+        asked = condition(cls, texts, self.seconds if film else math.inf)
+        return asked if film else tuple(replace(p, onset=0.0, until=math.inf) for p in asked)
+
+    def _driven(self, cls: type[SimRobot], happens: Condition, agent: str) -> log.Run:
         """The robot, driven for the purpose."""
         import torch
 
-        from mbmrl import conditions
         from mbmrl.compose import make_agent
         from mbmrl.drive import Drive
         from mbmrl.evaluate import checkpoint_for
 
         torch.set_num_threads(1)
-        robot = cls([conditions.parse(text) for text in self.perturb], self.seed)
+        robot = cls(happens, self.seed)
         (path,) = courses(cls, None, 1)
         checkpoint = checkpoint_for(agent, robot.spec, None)
         driver = make_agent(agent, [robot], checkpoint, [path], seed=self.seed)
         drive = Drive(robot, driver, real_time=False)
         drive.run(self.seconds)
         return drive.recorded(robot=self.robot or "", agent=agent, path=path, seed=self.seed)
+
+
+def _from_the_start(text: str) -> str:
+    """A ``--perturb`` that begins at once where it does not say when."""
+    name, _, rest = text.partition(":")
+    return text if text == "none" or "onset=" in rest else f"{name}:onset=0,{rest}"
