@@ -162,7 +162,11 @@ class SimRobot(Robot):
         self._sensed = None
 
     def read(self) -> Float[np.ndarray, " o"]:
-        """What the sensors tell now; the same however often it is called."""
+        """What the sensors tell now; the same however often it is called.
+
+        A fault of theirs shows from the first control step after its onset on: what is read at the
+        onset itself, at the reset too, is still the truth.
+        """
         return self.truth() if self._sensed is None else self._sensed.copy()
 
     def truth(self) -> Float[np.ndarray, " o"]:

@@ -32,6 +32,9 @@ MODES = ("disabled", "locked", "weak", "reversed")
 class DamagedJoint(Perturbation):
     """A joint fails: disabled (limp), locked (seized), weak or reversed.
 
+    A limp or weak joint on a servo that damps (ant, quadruped) keeps that damping: it is passive,
+    outside the force limit and any ``motor_strength``, like the drag of a motor behind its gears.
+
     Attributes:
         joint: the joint's name.
         mode: as for a leg, for this joint alone.

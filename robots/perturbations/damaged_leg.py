@@ -34,6 +34,9 @@ MODES = ("disabled", "locked", "weak", "reversed", "missing")
 class DamagedLeg(Perturbation):
     """A leg fails: disabled (limp), locked (seized), weak, reversed or missing.
 
+    A limp or weak joint on a servo that damps (ant, quadruped) keeps that damping: it is passive,
+    outside the force limit and any ``motor_strength``, like the drag of a motor behind its gears.
+
     Attributes:
         leg: the leg's name.
         mode: ``disabled`` no drive in any joint; ``locked`` every joint seized at its angle;

@@ -14,7 +14,6 @@ from robots.perturbations.base import (
     PerturbationError,
     Split,
     in_range,
-    one_of,
 )
 from robots.perturbations.friction import Friction
 from robots.perturbations.miscalibration import Miscalibration
@@ -36,7 +35,7 @@ WEARS: dict[str, type[Perturbation]] = {
 class Drift(Perturbation):
     """Wear: weaker motors, less friction, more play or offset, growing all over the robot.
 
-    Any other kind that has a magnitude grows as slowly when it is given a ramp.
+    Any other kind that has a magnitude grows as slowly when it is given a ramp of its own.
 
     Attributes:
         kind: what grows, one of :data:`WEARS`.
@@ -53,7 +52,11 @@ class Drift(Perturbation):
     def __post_init__(self) -> None:
         """See :class:`Perturbation`."""
         super().__post_init__()
-        one_of("kind", self.kind, list(WEARS))
+        if self.kind not in WEARS:
+            raise PerturbationError(
+                f"kind {self.kind!r} is not one of {', '.join(WEARS)}:"
+                " give any other kind ramp=SECONDS itself, and it grows as slowly"
+            )
 
     @property
     def can_grow(self) -> bool:

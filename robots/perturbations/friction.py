@@ -17,6 +17,7 @@ from robots.perturbations.base import (
     floors,
     in_range,
     legs_on,
+    on_the_floor,
     one_of,
     sides,
     subtree,
@@ -34,16 +35,18 @@ ICE = (0.55, 0.8, 1.0, 0.45)  # the colour of slippery squares
 DRAWN = 8  # squares each way
 THICK = 0.0002  # [m]
 LEFT = Magnitude(mild=(0.25, 0.8), test=(0.08, 0.2), harsh=(0.02, 0.06))
+LEAST = 1e-3
+"""At a tenth of it, MuJoCo's contacts begin to diverge."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Friction(Perturbation):
     """Friction is scaled: under every contact, under the feet of one side, or on patches.
 
-    Patches are the squares of one colour of a chequerboard.
+    Patches are the squares of one colour of a chequerboard; they need a floor to lie on.
 
     Attributes:
-        scale: friction left, of the nominal one.
+        scale: friction left, of the nominal one; at least :data:`LEAST`.
         side: ``both``: under every contact, not only under the legs of one side.
         patch: side of the squares [m]; 0: it is everywhere.
     """
@@ -57,10 +60,12 @@ class Friction(Perturbation):
 
     def check(self, robot: SimRobot) -> None:
         """See :class:`Perturbation`."""
-        in_range("scale", self.scale, 0.0, 10.0)
+        in_range("scale", self.scale, LEAST, 10.0)
         one_of("side", self.side, sides(robot))
         in_range("patch [m]", self.patch, 0.0, 100.0)
         touching(robot)
+        if self.patch:
+            on_the_floor(robot)
 
     @property
     def changing(self) -> bool:

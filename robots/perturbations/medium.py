@@ -18,9 +18,10 @@ from robots.perturbations.base import (
     Perturbation,
     PerturbationError,
     Split,
+    in_its_plane,
     in_range,
-    planar,
     reach,
+    sideless,
     subtree,
 )
 
@@ -45,11 +46,12 @@ FILM = 0.002  # how thick [m]
 class Medium(Perturbation):
     """A medium on top of the one that the robot lives in, everywhere or below a level.
 
-    It carries of each body the weight of what its geoms displace. Drag is that of MuJoCo's fluid
-    model, which takes a body for the box that has its mass and inertia: ½ density · area · speed²,
-    and 3π · viscosity · mean side · speed. Below a level it carries the part of each geom's height
-    that is under water, and all drag shrinks to the part of the robot's volume that is. What is
-    carried acts at a body's centre of mass: a body that is half in the water does not right itself.
+    It carries of each body the weight of what its visible geoms displace. Drag is that of MuJoCo's
+    fluid model, which takes a body for the box that has its mass and inertia: ½ density · area ·
+    speed², and 3π · viscosity · mean side · speed. Below a level it carries the part of each geom's
+    height that is under water, and all drag shrinks to the part of the robot's volume that is. What
+    is carried acts at a body's centre of mass: a body that is half in the water does not right
+    itself.
 
     Attributes:
         density: added [kg/m³].
@@ -69,15 +71,18 @@ class Medium(Perturbation):
     level: float = math.inf
 
     def check(self, robot: SimRobot) -> None:
-        """See :class:`Perturbation`."""
-        in_range("density [kg/m³]", self.density, 0.0, 2e4)
-        in_range("viscosity [Pa·s]", self.viscosity, 0.0, 1e3)
-        in_range("current [m/s]", self.current, 0.0, 20.0)
+        """See :class:`Perturbation`; drag beyond these ranges makes light limbs diverge."""
+        in_range("density [kg/m³]", self.density, 0.0, 5e3)
+        in_range("viscosity [Pa·s]", self.viscosity, 0.0, 50.0)
+        in_range("current [m/s]", self.current, 0.0, 5.0)
         in_range("direction [rad]", self.direction, -2 * math.pi, 2 * math.pi)
+        in_its_plane(robot, self.direction)
         in_range("level [m]", self.level, -math.inf, math.inf)
         own = robot.nominal.opt
         if not (self.density or self.viscosity or own.density or own.viscosity):
             raise PerturbationError("a medium needs a density= or a viscosity=")
+        if not _displacing(robot).any():
+            raise PerturbationError(f"{robot.spec.name} has no visible geom to displace a medium")
 
     @property
     def changing(self) -> bool:
@@ -86,7 +91,7 @@ class Medium(Perturbation):
 
     def apply(self, model: mujoco.MjModel, robot: SimRobot) -> None:
         """See :class:`Perturbation`."""
-        volume = _volumes(robot)
+        volume = _displacing(robot)
         wet = volume * self._under(robot)
         share = float(wet.sum() / volume.sum())
         model.opt.density += share * self.density
@@ -115,7 +120,8 @@ class Medium(Perturbation):
 
         Where the robot has a medium of its own, that one grows denser, or thicker, or flows no
         faster than the robot swims. Denser it does not grow where it carries just what the robot
-        weighs: that would shoot up like a cork.
+        weighs: that would shoot up like a cork. Invisible geoms count here alone: who has some
+        is carried less than :data:`CARRIED` says.
         """
         own, mass = robot.nominal.opt.density, float(robot.nominal.body(robot.torso).subtreemass[0])
         heavy = own or mass / float(_volumes(robot).sum())
@@ -132,7 +138,7 @@ class Medium(Perturbation):
             else:
                 current = FLOW.draw(rng, split) * reach(type(robot))
             ways = [0.0, math.pi]
-            direction = rng.choice(ways) if planar(robot) else rng.uniform(-math.pi, math.pi)
+            direction = rng.choice(ways) if sideless(robot) else rng.uniform(-math.pi, math.pi)
         return cls(
             density=float(f"{density:.3g}"),
             viscosity=float(f"{viscosity:.3g}"),
@@ -156,8 +162,13 @@ def _halves(robot: SimRobot) -> Float[np.ndarray, "g 3"]:
     return own[:, None] * robot.nominal.geom_aabb[:, 3:]
 
 
+def _displacing(robot: SimRobot) -> Float[np.ndarray, " g"]:
+    """The volume of each geom that is seen [m³]: others touch for those, or mark a place."""
+    return np.where(robot.nominal.geom_rgba[:, 3] > 0, _volumes(robot), 0.0)
+
+
 def _volumes(robot: SimRobot) -> Float[np.ndarray, " g"]:
-    """What each geom displaces [m³]; a mesh as the ellipsoid in the box around it."""
+    """The volume of each geom [m³]; a mesh as the ellipsoid in the box around it."""
     halves, kinds = _halves(robot), robot.nominal.geom_type
     fill = np.array([FILL.get(int(kind), math.pi / 6) for kind in kinds])
     radius, length = halves[:, 0], halves[:, 2]

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, ClassVar
 import mujoco
 import numpy as np
 
-from robots.perturbations.base import Magnitude, Perturbation, Split, in_range, submerged
+from robots.perturbations.base import (
+    Magnitude,
+    Perturbation,
+    PerturbationError,
+    Split,
+    in_range,
+    planar,
+    submerged,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -26,12 +34,13 @@ class Payload(Perturbation):
     """A point mass fixed to the torso.
 
     What carries the torso, of a robot that floats, does so at the common centre of mass, and does
-    not carry the load.
+    not carry the load. In a medium the load displaces nothing; and as MuJoCo takes a body for the
+    box of its mass and inertia, a heavier torso of little more inertia has a little less drag.
 
     Attributes:
         mass: [kg].
         x: forward of the torso's origin [m].
-        y: left of it [m].
+        y: left of it [m]; 0 on a robot that moves in a plane.
     """
 
     name: ClassVar[str] = "payload"
@@ -47,6 +56,10 @@ class Payload(Perturbation):
         reach = _reach(robot)
         in_range("x", self.x, -2 * reach, 2 * reach)
         in_range("y", self.y, -2 * reach, 2 * reach)
+        if self.y and planar(type(robot)):
+            raise PerturbationError(
+                f"{robot.spec.name} moves in a vertical plane: y is 0, not {self.y:g}"
+            )
 
     def apply(self, model: mujoco.MjModel, robot: SimRobot) -> None:
         """Merge the point mass into the torso: mass, centre of mass and inertia tensor."""

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, ClassVar
 import mujoco
 import numpy as np
 
-from robots.perturbations.base import Magnitude, Perturbation, Split, in_range, on_the_floor, planar
+from robots.perturbations.base import (
+    Magnitude,
+    Perturbation,
+    Split,
+    in_its_plane,
+    in_range,
+    on_the_floor,
+    sideless,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -24,6 +32,8 @@ ANGLE = Magnitude(mild=(0.03, 0.14), test=(0.17, 0.25), harsh=(0.28, 0.35))  # [
 @dataclass(frozen=True, kw_only=True)
 class Slope(Perturbation):
     """The floor tilts: gravity turns, the floor's coordinates stay.
+
+    Roll and pitch are measured against the floor, not against gravity as an accelerometer would.
 
     Attributes:
         angle: of the slope [rad].
@@ -41,6 +51,7 @@ class Slope(Perturbation):
         in_range("angle [rad]", self.angle, 0.0, 0.6)
         in_range("direction [rad]", self.direction, -2 * math.pi, 2 * math.pi)
         on_the_floor(robot)
+        in_its_plane(robot, self.direction)
 
     def apply(self, model: mujoco.MjModel, robot: SimRobot) -> None:
         """Rotate gravity by ``angle`` about the horizontal axis across the way down."""
@@ -54,7 +65,8 @@ class Slope(Perturbation):
     def sample(cls, robot: SimRobot, rng: np.random.Generator, split: Split) -> Self:
         """An :data:`ANGLE`; any direction on robots with sides, up or down on others."""
         angle = round(ANGLE.draw(rng, split), 3)
-        direction = rng.choice([0.0, math.pi]) if planar(robot) else rng.uniform(-math.pi, math.pi)
+        ways = [0.0, math.pi]
+        direction = rng.choice(ways) if sideless(robot) else rng.uniform(-math.pi, math.pi)
         return cls(angle=angle, direction=round(float(direction), 3))
 
     def mirrored(self, robot: SimRobot) -> Self:

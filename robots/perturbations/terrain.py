@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 ROUGHNESS = Magnitude(mild=(0.2, 0.6), test=(0.8, 1.0), harsh=(1.2, 1.4))  # of the torso's height
 PER_BUMP = 6  # points of the height field from one hill to the next
+MARGIN = 1.5  # how far the height field reaches at least, of how far the robot does
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,7 @@ class Terrain(Perturbation):
 
     Attributes:
         roughness: from the lowest hollow to the highest hill [m].
-        bump: about how far it is from one hill to the next [m].
+        bump: about how far it is from one hill to the next [m]; the field reaches eight of them.
         seed: which hills; a whole number.
     """
 
@@ -51,12 +53,15 @@ class Terrain(Perturbation):
     seed: float = 0.0
 
     def check(self, robot: SimRobot) -> None:
-        """See :class:`Perturbation`."""
+        """See :class:`Perturbation`; where bumps are too small, the field ends before the feet."""
         in_range("roughness [m]", self.roughness, 0.0, 2.0)
-        in_range("bump [m]", self.bump, 0.05, 20.0)
         in_range("seed", self.seed, 0.0, 1e6)
+        if self.seed != round(self.seed):
+            raise PerturbationError(f"seed is a whole number, not {self.seed:g}")
         if not robot.nominal.nhfield:
             raise PerturbationError(f"{robot.spec.name} stands on no floor that could get rough")
+        least = MARGIN * reach(type(robot)) / (TERRAIN_CELLS // 2) * PER_BUMP
+        in_range("bump [m]", self.bump, max(0.05, math.ceil(100 * least) / 100), 20.0)
 
     @property
     def changing(self) -> bool:

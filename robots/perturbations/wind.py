@@ -16,8 +16,9 @@ from robots.perturbations.base import (
     Perturbation,
     PerturbationError,
     Split,
+    in_its_plane,
     in_range,
-    planar,
+    sideless,
     submerged,
 )
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 
 SHARE = Magnitude(mild=(0.03, 0.12), test=(0.15, 0.25), harsh=(0.3, 0.4))  # of the weight
+MOST = 0.6  # of the weight
 GRAVITY = 9.81  # [m/s²]
 SLACK = 1e-9  # [N/m]
 
@@ -50,9 +52,10 @@ class Wind(Perturbation):
     period: float = 0.0
 
     def check(self, robot: SimRobot) -> None:
-        """See :class:`Perturbation`."""
-        in_range("force [N]", self.force, 0.0, 10 * _weight(robot))
+        """See :class:`Perturbation`; nothing holds a robot against much more than :data:`MOST`."""
+        in_range("force [N]", self.force, 0.0, MOST * _weight(robot))
         in_range("direction [rad]", self.direction, -2 * math.pi, 2 * math.pi)
+        in_its_plane(robot, self.direction)
         in_range("period [s]", self.period, 0.0, math.inf)
         if submerged(robot):
             raise PerturbationError(
@@ -83,7 +86,7 @@ class Wind(Perturbation):
         """A :data:`SHARE` of the weight; any direction on robots with sides, steady or not."""
         force = SHARE.draw(rng, split) * _weight(robot)
         ways = [0.0, math.pi]
-        direction = rng.choice(ways) if planar(robot) else rng.uniform(-math.pi, math.pi)
+        direction = rng.choice(ways) if sideless(robot) else rng.uniform(-math.pi, math.pi)
         period = rng.uniform(1.0, 4.0) if rng.random() < 0.5 else 0.0
         return cls(
             force=float(f"{force:.3g}"),
