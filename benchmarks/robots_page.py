@@ -6,6 +6,7 @@ with what would be written now. The pictures need OpenGL.
 
 from __future__ import annotations
 
+import argparse
 import inspect
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -170,4 +171,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     main()

@@ -124,7 +124,7 @@ def test_from_the_driver_to_control(firmware: Firmware, tmp_path: Path) -> None:
         assert command(*check) == 0
         drive = ["--checkpoint", "runs/rover", "--seconds", 4, "--out", "runs/driven"]
         assert command("run", "--robot", "rover:Rover", *drive) == 0
-    assert composing.settings_for("rover") != settings
+    assert composing.settings_for("balancer") != settings
     speed = log.load(tmp_path / "runs" / "driven").obs("vx")
     assert np.mean(speed[-15:]) > 0.8  # it was told to go at 2.5 m/s
     assert abs(firmware.torque) == 0.0
