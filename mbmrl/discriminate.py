@@ -180,9 +180,10 @@ def summary(record: Results, robot: str) -> str:
     if any("robust" in gap.falls for gap in held_out):
         parts.append(f"{sum(g.defeats_robust for g in held_out)} defeat robust planning.")
     for what, known in (("held out", False), ("that it knows", True)):
-        names = {gap.perturbation for gap in found if gap.discriminates and gap.known == known}
+        driven = [gap for gap in found if gap.known == known and "robust" in gap.falls]
+        names = {gap.perturbation for gap in driven if gap.discriminates}
         some = [row for row in record.of(robot) if row.perturbation in names]
-        if any(row.agent == "robust" for row in some):
+        if some:
             share = ratio(some, "score", "robust", "oracle").text()
             parts.append(f"Of those {what}, robust gets {share} of the oracle's score.")
     return " ".join(parts)
