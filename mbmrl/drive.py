@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from mbmrl.episode import Recorder
 from mbmrl.evaluate import from_onset, phase
 from mbmrl.loop import Clock, Loop, Ticking, run, settle
 from mbmrl.types import Plan
-from robots.base import Robot
+from robots.base import Robot, interruptible, undisturbed
 from robots.shield import Shield
 from robots.sim import SimRobot
 
@@ -49,22 +48,21 @@ class Drive:
         self.qpos: list[np.ndarray] = []
 
     def run(self, seconds: float) -> None:
-        """Connect, drive, and stop the robot, which SIGTERM and Ctrl-C do too.
+        """Connect, drive, and stop the robot, which Ctrl-C, SIGTERM and SIGHUP do too.
 
         Raises:
             BadObservation: the robot's readings cannot be used.
             Stale: they stay too old.
-            Unsafe: plans are no numbers, again and again.
+            Unsafe: plans are no numbers, or the driver does not say what was sent, again and again.
             Diverged: the simulation blew up.
         """
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         dt = self.robot.spec.dt
         ticks = round(seconds / dt)
         columns = (
             TextColumn("{task.completed:5.1f} / {task.total:.1f} s"),
             TextColumn("{task.description}"),
         )
-        with Progress(*columns) as progress, self.shield or self.robot:
+        with interruptible(), Progress(*columns) as progress, self.shield or self.robot:
             bar = progress.add_task("", total=ticks * dt)
 
             def sink(obs: np.ndarray, plan: Plan, sent: np.ndarray, took: float) -> None:
@@ -97,9 +95,10 @@ class Drive:
         )
 
     def save(self, folder: Path, *, robot: str, agent: str, path: str, seed: int) -> None:
-        """Write it, if anything was recorded."""
+        """Write it, if anything was recorded; no signal cuts it short."""
         if self.recorder.rows:
-            log.save(folder, self.recorded(robot=robot, agent=agent, path=path, seed=seed))
+            with undisturbed():
+                log.save(folder, self.recorded(robot=robot, agent=agent, path=path, seed=seed))
 
     def summary(self) -> Table:
         """How it went, before and after the damage."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,7 @@ from mbmrl.evaluate import checkpoint_for
 from mbmrl.loop import AgentLike, Clock, run
 from mbmrl.spec import RobotSpec
 from mbmrl.types import Plan
-from robots.base import Robot
+from robots.base import Robot, interruptible
 from robots.shield import Shield
 from robots.sim import SimRobot
 
@@ -95,7 +94,7 @@ def record(
     What an earlier call recorded counts; an episode that was cut off is kept, but does not.
 
     Args:
-        robot: disconnected; it is stopped in the end, by SIGTERM and Ctrl-C too.
+        robot: disconnected; it is stopped in the end, by Ctrl-C, SIGTERM and SIGHUP too.
         agent: decides.
         folder: of the recordings.
         name: of the robot.
@@ -112,14 +111,16 @@ def record(
 
     Raises:
         RecordingError: for a folder of another robot.
+        BadObservation: the robot's readings cannot be used.
+        Stale: they stay too old.
+        Unsafe: decisions are no numbers, or the driver does not say what was sent, again and again.
     """
     ticks, shield = round(seconds / robot.spec.dt), Shield(robot, share)
     missing = episodes - whole_episodes(folder, robot.spec, ticks, condition)
     written: list[Path] = []
     if missing <= 0:
         return written
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with shield:
+    with interruptible(), shield:
         for path, _ in zip(recording.numbered(folder), range(missing), strict=False):
             epoch = time.time() - (0.0 if isinstance(robot, SimRobot) else time.monotonic())
             with recording.Writer(path, robot.spec, name, condition, epoch) as writer:

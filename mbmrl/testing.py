@@ -21,7 +21,7 @@ from rich.table import Table
 from mbmrl import doubts
 from mbmrl.loop import Clock
 from mbmrl.spec import RobotSpec
-from robots.base import Robot
+from robots.base import Robot, interruptible, undisturbed
 from robots.shield import around_rest
 from robots.sim import SimRobot
 
@@ -78,19 +78,24 @@ def examine(
     allow_motion: bool = False,
     unplug: Callable[[Robot], None] | None = None,
 ) -> list[Finding]:
-    """Every check that there is, in the order of the report; the robot is stopped in the end."""
+    """Every check that there is, in the order of the report.
+
+    The robot is stopped in the end, by Ctrl-C, SIGTERM and SIGHUP too.
+    """
     checks = _Checks(robot, allow_motion, unplug)
     worker = threading.Thread(target=checks.run, daemon=True)
-    worker.start()
-    while worker.is_alive():
-        worker.join(0.02)
-        what, since, patience = checks.doing
-        if time.monotonic() - since > patience and worker.is_alive():
-            checks.add(what, "fail", f"did not return within {patience:g} s; gave up")
-            break
-    # from this thread, whatever the other one hangs in
-    if checks.made is not None:
-        _stop_within(checks.made, PATIENCE)
+    with interruptible():
+        try:
+            worker.start()
+            while worker.is_alive():
+                worker.join(0.02)
+                what, since, patience = checks.doing
+                if time.monotonic() - since > patience and worker.is_alive():
+                    checks.add(what, "fail", f"did not return within {patience:g} s; gave up")
+                    break
+        finally:
+            with undisturbed():
+                checks.end(worker)
     return list(checks.findings)
 
 
@@ -136,6 +141,7 @@ class _Checks:
     Attributes:
         doing: what is being done, since when [s], and how long it may take [s].
         made: the robot, once there is one.
+        over: nothing more is to be done.
     """
 
     def __init__(
@@ -144,6 +150,7 @@ class _Checks:
         self.cls, self.allow_motion, self.unplug = cls, allow_motion, unplug
         self.findings: list[Finding] = []
         self.made: Robot | None = None
+        self.over = threading.Event()
         self.doing = ("the spec", time.monotonic(), PATIENCE)
 
     def add(self, what: str, result: str, detail: str = "") -> None:
@@ -171,8 +178,20 @@ class _Checks:
         except _Failed:
             self.add("the rest", "skip", "not checked")
 
+    def end(self, worker: threading.Thread) -> None:
+        """Stop the robot from this thread, whatever the worker is in or hangs in."""
+        self.over.set()
+        busy = worker.is_alive()
+        if self.made is not None:
+            _stop_within(self.made, PATIENCE)
+        if busy and self.made is not None:  # what it was in may have undone that
+            worker.join(PATIENCE)
+            _stop_within(self.made, PATIENCE)
+
     def _call(self, what: str, call: Callable[..., T], *args: object, wait: float = PATIENCE) -> T:
         """Somebody else's code: timed, and whatever it raises is a finding."""
+        if self.over.is_set():
+            raise _Failed
         self.doing = (what, time.monotonic(), wait)
         try:
             return call(*args)

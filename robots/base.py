@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
 from abc import ABC, abstractmethod
-from types import TracebackType
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Iterator
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -14,12 +18,49 @@ from mbmrl.spec import RobotSpec
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+ENDING = [signal.Signals[n] for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
+"""Signals that end a program: Ctrl-C, a kill, a closed terminal or a lost ssh."""
+
+
+def interruptible() -> contextlib.AbstractContextManager[None]:
+    """Each of :data:`ENDING` raises KeyboardInterrupt in here, once: the others are ignored then.
+
+    A closed terminal often sends more than one, and stopping a robot may take a second.
+    """
+    return _handled(_interrupt)
+
+
+def undisturbed() -> contextlib.AbstractContextManager[None]:
+    """None of :data:`ENDING` does anything in here; what hangs is ended by SIGQUIT or SIGKILL."""
+    return _handled(signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def _handled(handler: Callable[[int, FrameType | None], Any] | signal.Handlers) -> Iterator[None]:
+    """Handle them so; only the main thread can, elsewhere nothing changes."""
+    before = {}
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for number in ENDING:
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):  # as nohup has it
+                    before[number] = signal.signal(number, handler)
+        yield
+    finally:
+        for number, was in before.items():
+            signal.signal(number, was)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    for each in ENDING:
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
 
 class Robot(ABC):
     """A robot that is read and written once a control period.
 
-    A context manager: entering connects, leaving calls :meth:`stop`. ``spec`` is readable
-    while disconnected.
+    A context manager: entering connects, leaving calls :meth:`stop`, which no signal cuts short.
+    ``spec`` is readable while disconnected.
     """
 
     spec: RobotSpec
@@ -65,8 +106,13 @@ class Robot(ABC):
         """Go to the safe state: again and again, from any thread, connected or not."""
 
     def __enter__(self) -> Self:
-        """Connect."""
-        self.connect()
+        """Connect, or stop what is half connected."""
+        try:
+            self.connect()
+        except BaseException:
+            with undisturbed(), contextlib.suppress(Exception):  # what connect() raised says more
+                self.stop()
+            raise
         return self
 
     def __exit__(
@@ -76,4 +122,5 @@ class Robot(ABC):
         trace: TracebackType | None,
     ) -> None:
         """Stop, whatever happened."""
-        self.stop()
+        with undisturbed():
+            self.stop()

@@ -7,7 +7,7 @@ import time
 import numpy as np
 from jaxtyping import Float
 
-from mbmrl.safety import Guard, Limits, Stale
+from mbmrl.safety import Guard, Limits, Stale, Unsafe
 from mbmrl.spec import RobotSpec
 from robots.base import Robot
 from robots.sim import SimRobot
@@ -65,9 +65,20 @@ class Shield(Robot):
         """Send what may be sent of an action.
 
         Raises:
-            Unsafe: it is not finite, or of the wrong size; nothing was sent.
+            Unsafe: it is not finite, or of the wrong size, and nothing was sent; or the driver
+                does not say what was.
         """
-        return self.robot.write(self.guard.pass_on(act))
+        told: object = self.robot.write(self.guard.pass_on(act))
+        try:
+            sent = np.array(told, dtype=float)
+        except (TypeError, ValueError):
+            sent = np.zeros(0)
+        if sent.shape != self.guard.safe.shape or not np.isfinite(sent).all():
+            raise Unsafe(
+                f"{type(self.robot).__name__}.write() returned {told!r}: "
+                f"it must be the {self.spec.num_act} numbers really sent"
+            )
+        return sent
 
     def rest(self) -> None:
         """One step at its rate towards the safe action."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +14,8 @@ from typing import ClassVar
 import numpy as np
 
 from mbmrl.spec import Field, RobotSpec
-from robots.base import Robot
+from robots.base import ENDING, Robot
+from tests.dummy import PointMass
 
 SPEC = RobotSpec(
     name="arm",
@@ -231,6 +234,30 @@ class UnsafeRest(Arm):
 
 class NoSpec(Arm):
     spec = None  # type: ignore[assignment]
+
+
+class Ended(PointMass):
+    """Its program is told to end at the tenth tick, and again and again while it is stopped."""
+
+    number: ClassVar[int] = signal.SIGTERM
+    stops: ClassVar[list[str]] = []
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tick = 0
+
+    def read(self) -> np.ndarray:
+        self.tick += 1
+        if self.tick == 10:
+            os.kill(os.getpid(), self.number)
+        return super().read()
+
+    def stop(self) -> None:
+        self.stops.append("begins")
+        for number in ENDING:
+            os.kill(os.getpid(), number)
+        time.sleep(0.05)
+        self.stops.append("ends")
 
 
 FAULTS: list[tuple[Callable[[], Arm], str, str]] = [

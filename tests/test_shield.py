@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import signal
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +21,10 @@ from mbmrl.ros.params import Param
 from mbmrl.safety import Stale, Unsafe
 from mbmrl.settings import Settings
 from mbmrl.spec import SpecError
+from robots.base import ENDING, interruptible, undisturbed
 from robots.shield import Shield
 from tests import arm
-from tests.arm import Arm
+from tests.arm import Arm, Ended
 from tests.dummy import DT, SPEC, PointMass
 
 LIMITED = dataclasses.replace(
@@ -71,6 +76,23 @@ class Old(PointMass):
         self.stamp = time.monotonic() - 10
 
 
+@pytest.fixture
+def told() -> Iterator[list[int]]:
+    """The signals that came through to whoever had handled them before; all are his in the end."""
+    came: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        came.append(number)
+
+    before = {number: signal.signal(number, note) for number in ENDING}
+    Ended.stops.clear()
+    yield came
+    left = [signal.getsignal(number) for number in ENDING]
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    assert left == [note] * len(ENDING)
+
+
 def test_rates_count_from_where_the_robot_is() -> None:
     robot = SlowArm()
     robot.angle = np.array([1.2, 0.3])
@@ -96,6 +118,32 @@ def test_nothing_is_sent_of_what_is_no_action(act: list[float]) -> None:
         with pytest.raises(Unsafe):
             shield.write(np.array(act))
         assert len(robot.asked) == sent
+
+
+@pytest.mark.parametrize(
+    "answer", [None, 0.25, [0.25], [0.25] * 3, [[0.25, 0.5]], [np.nan, 0.5], [np.inf, 0.5], "sent"]
+)
+def test_what_is_no_action_was_not_sent(answer: object) -> None:
+    class Tells(Arm):
+        def write(self, act: np.ndarray) -> np.ndarray:
+            super().write(act)
+            return answer  # type: ignore[return-value]
+
+    with Shield(Tells()) as shield:
+        with pytest.raises(Unsafe, match=r"must be the 2 numbers really sent") as caught:
+            shield.write(arm.SPEC.rest)
+        assert f"Tells.write() returned {answer!r}" in str(caught.value)
+        shield.again()
+        shield.rest()
+
+
+def test_numbers_of_another_kind_were_sent() -> None:
+    class Tells(Arm):
+        def write(self, act: np.ndarray) -> np.ndarray:
+            return super().write(act).tolist()  # type: ignore[return-value]
+
+    with Shield(Tells()) as shield:
+        np.testing.assert_array_equal(shield.write(arm.SPEC.rest), arm.SPEC.rest)
 
 
 def test_a_reading_is_believed_until_it_is_stale() -> None:
@@ -166,3 +214,111 @@ def test_a_run_ends_where_readings_stay_useless(
     assert cli.main([*args, *(["--adapter", "zero"] if verb == "run" else [])]) == 1
     assert time.monotonic() - began < 30
     assert "old; 0.2 s are allowed" in capsys.readouterr().err
+
+
+class Doubles(PointMass):
+    """Says it has sent two numbers where it has one joint."""
+
+    def write(self, act: np.ndarray) -> np.ndarray:
+        return np.repeat(super().write(act), 2)
+
+
+@pytest.mark.parametrize("verb", ["run", "record"])
+def test_a_run_ends_where_nobody_knows_what_was_sent(
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = [verb, "--robot", "tests.test_shield:Doubles", "--seconds", "60", "--out", str(tmp_path)]
+    began = time.monotonic()
+    assert cli.main([*args, *(["--adapter", "zero"] if verb == "run" else [])]) == 1
+    assert time.monotonic() - began < 30
+    assert "it must be the 1 numbers really sent" in capsys.readouterr().err
+    if verb == "record":
+        assert len(recording.load(tmp_path / "0000.episode")) == 0
+
+
+# --- how it ends ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", ENDING)
+@pytest.mark.parametrize("verb", ["run", "record"])
+def test_a_signal_stops_the_robot_and_no_other_cuts_that_short(
+    verb: str,
+    number: signal.Signals,
+    told: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(Ended, "number", number)
+    args = [verb, "--robot", "tests.arm:Ended", "--seconds", "4", "--out", str(tmp_path)]
+    assert cli.main([*args, *(["--adapter", "zero"] if verb == "run" else [])]) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert Ended.stops == ["begins", "ends"] and not told
+    kept = log.load(tmp_path).log.gain if verb == "run" else recording.load_all(tmp_path)[0].obs
+    assert len(kept) == 8  # the reset reads, too
+
+
+def test_no_signal_cuts_a_stop_short_that_nobody_asked_for(told: list[int]) -> None:
+    with interruptible(), Ended():
+        pass
+    assert Ended.stops == ["begins", "ends"] and not told
+
+
+def test_no_signal_cuts_the_record_short(
+    told: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = log.save
+
+    def told_to_end(folder: Path, run: log.Run) -> None:
+        for number in ENDING:
+            os.kill(os.getpid(), number)
+        save(folder, run)
+
+    monkeypatch.setattr(log, "save", told_to_end)
+    args = ["--robot", "tests.dummy:PointMass", "--adapter", "zero", "--seconds", "0.5"]
+    assert cli.main(["run", *args, "--out", str(tmp_path)]) == 0
+    assert len(log.load(tmp_path).log.gain) == 5 and not told
+
+
+def test_what_was_ignored_stays_ignored(told: list[int]) -> None:
+    """As nohup has it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruptible():
+            os.kill(os.getpid(), signal.SIGHUP)
+            with undisturbed():
+                os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_other_threads_leave_signals_alone(told: list[int]) -> None:
+    seen: list[object] = []
+
+    def drive() -> None:
+        with interruptible(), PointMass() as robot:
+            seen.extend(signal.getsignal(number) for number in ENDING)
+        seen.append(robot.stopped)
+
+    thread = threading.Thread(target=drive, daemon=True)
+    thread.start()
+    thread.join(5.0)
+    assert seen == [*(signal.getsignal(number) for number in ENDING), 1]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ConnectionError])
+def test_what_is_half_connected_is_stopped(error: type[BaseException]) -> None:
+    class Half(Arm):
+        def connect(self) -> None:
+            super().connect()
+            raise error("half-way")
+
+        def stop(self) -> None:
+            super().stop()
+            raise RuntimeError("it was not even connected")
+
+    robot = Half()
+    with pytest.raises(error, match="half-way"), Shield(robot):
+        pass
+    assert not robot.connected

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 
 from mbmrl import cli, registry, testing
 from mbmrl.testing import check_robot, examine
-from robots.base import Robot
+from robots.base import ENDING, Robot
 from tests.arm import FAULTS, SPEC, Arm
 from tests.test_recording import made
 
@@ -69,6 +71,52 @@ def test_whatever_happens_the_robot_is_stopped_in_the_end() -> None:
     found = examine(Fails)
     assert any(f.result == "fail" and "no power" in f.detail for f in found)
     assert not last[0].connected
+
+
+@pytest.mark.parametrize("number", ENDING)
+@pytest.mark.parametrize("call", ["connect", "write", "stop"])
+def test_a_signal_stops_the_robot_and_nothing_more_is_done(
+    call: str, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last: list[Arm] = []
+    done: list[str] = []
+
+    class Ends(Arm):
+        def __init__(self) -> None:
+            super().__init__()
+            last.append(self)
+
+        def connect(self) -> None:
+            self.told("connect")
+            super().connect()
+
+        def write(self, act: np.ndarray) -> np.ndarray:
+            self.told("write")
+            return super().write(act)
+
+        def stop(self) -> None:
+            self.told("stop")
+            super().stop()
+
+        def told(self, what: str) -> None:
+            done.append(what)
+            if what == call:
+                os.kill(os.getpid(), number)
+                time.sleep(0.2)
+
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        start = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            examine(Ends, allow_motion=True)
+        assert time.monotonic() - start < 10.0
+        assert signal.getsignal(number) == signal.default_int_handler
+    finally:
+        signal.signal(number, before)
+    assert not last[0].connected and done[-1] == "stop"
+    so_far = len(done)
+    time.sleep(3 * SPEC.dt)
+    assert len(done) == so_far and not last[0].connected
 
 
 @pytest.mark.parametrize("name", registry.names("robots"))
