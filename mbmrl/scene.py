@@ -28,9 +28,6 @@ from mbmrl.compose import task_for
 from mbmrl.log import Run
 from mbmrl.plot import DAMAGE, colour, followed
 from robots.perturbations.base import TERRAIN, Perturbation, subtree
-from robots.perturbations.medium import Medium
-from robots.perturbations.payload import Payload
-from robots.perturbations.wind import Wind
 from robots.sim import SimRobot
 
 if TYPE_CHECKING:
@@ -115,13 +112,6 @@ def painted(
             model.geom_matid[marked] = -1
     mujoco.mj_setConst(model, mujoco.MjData(model))  # what was moved is drawn where it is now
     return model
-
-
-def _gust(wind: Wind, now: float) -> float:
-    """How strongly it blows, of its strongest."""
-    if not wind.period:
-        return 1.0
-    return float(1 - np.cos(2 * np.pi * (now - wind.onset) / wind.period)) / 2
 
 
 class Scene:
@@ -335,20 +325,18 @@ class Scene:
                 if not model.geom_rgba[limb, 3].any():
                     hinge = np.isin(model.jnt_bodyid, subtree(model, body)).argmax()
                     self._ball(self._data.xanchor[hinge], STUMP * self._radius)
-            if isinstance(cause, Payload):
-                self._load(cause)
-            if isinstance(cause, Wind):
-                self._arrow(tick, cause.direction, _gust(cause, now))
-            if isinstance(cause, Medium) and cause.current:
-                self._arrow(tick, cause.direction, 1.0)
+            if load := cause.load():
+                self._load(*load)
+            if arrow := cause.arrow(now):
+                self._arrow(tick, *arrow)
 
-    def _load(self, payload: Payload) -> None:
+    def _load(self, mass: float, x: float, y: float) -> None:
         """It lies on top of the torso, or hangs beside it."""
-        radius = (payload.mass / STONE * 3 / (4 * np.pi)) ** (1 / 3)
+        radius = (mass / STONE * 3 / (4 * np.pi)) ** (1 / 3)
         torso = self._data.body(self.robot.torso)
         turned = torso.xmat.reshape(3, 3)
         above = self._radius * turned[:, 2]
-        place = torso.xpos + turned @ (payload.x, payload.y, 0.0)
+        place = torso.xpos + turned @ (x, y, 0.0)
         share = mujoco.mj_ray(self._shown[1], self._data, place + above, -above, None, 0, -1, None)
         if share >= 0:
             place += (1 - share + radius / self._radius) * above

@@ -215,6 +215,14 @@ class Perturbation(ABC):
         """What to draw around a robot at this place [m] while it acts."""
         return []
 
+    def arrow(self, time: float) -> tuple[float, float] | None:
+        """Where what pushes points to [rad], and how much of its greatest it is at a time [s]."""
+        return None
+
+    def load(self) -> tuple[float, float, float] | None:
+        """What to draw on the torso: its mass [kg], and its place forward and left [m]."""
+        return None
+
 
 FORCE_LEFT = Magnitude(mild=(0.3, 0.7), test=(0.1, 0.25), harsh=(0.02, 0.07))
 """Of a weak leg or joint."""

@@ -114,6 +114,10 @@ class Medium(Perturbation):
         bottom = robot.data.geom_xpos[:, 2] - half
         return np.clip((self.level - bottom) / (2 * half), 0.0, 1.0)
 
+    def arrow(self, time: float) -> tuple[float, float] | None:
+        """See :class:`Perturbation`."""
+        return (self.direction, 1.0) if self.current else None
+
     @classmethod
     def sample(cls, robot: SimRobot, rng: np.random.Generator, split: Split) -> Self:
         """One that carries part of the weight, and may be thick or flow.

@@ -85,6 +85,10 @@ class Payload(Perturbation):
         model.body_inertia[b] = moments
         mujoco.mju_mat2Quat(model.body_iquat[b], frame.ravel())
 
+    def load(self) -> tuple[float, float, float]:
+        """See :class:`Perturbation`."""
+        return self.mass, self.x, self.y
+
     @classmethod
     def sample(cls, robot: SimRobot, rng: np.random.Generator, split: Split) -> Self:
         """A :data:`SHARE` of what the robot weighs, or can bear, somewhere on its torso."""

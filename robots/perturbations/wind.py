@@ -75,11 +75,20 @@ class Wind(Perturbation):
         So the force is part of the model, and true rollouts feel it too.
         """
         push = self.force * np.array([math.cos(self.direction), math.sin(self.direction), 0.0])
-        if self.period:
-            push *= (1 - math.cos(2 * math.pi * (robot.time - self.onset) / self.period)) / 2
+        push *= self._gust(robot.time)
         for joint, coordinate, axis in _ways(model, robot):
             model.jnt_stiffness[joint] = max(SLACK, model.jnt_stiffness[joint])
             model.qpos_spring[coordinate] += push @ axis / model.jnt_stiffness[joint]
+
+    def arrow(self, time: float) -> tuple[float, float]:
+        """See :class:`Perturbation`."""
+        return self.direction, self._gust(time)
+
+    def _gust(self, time: float) -> float:
+        """How strongly it blows, of its strongest."""
+        if not self.period:
+            return 1.0
+        return (1 - math.cos(2 * math.pi * (time - self.onset) / self.period)) / 2
 
     @classmethod
     def sample(cls, robot: SimRobot, rng: np.random.Generator, split: Split) -> Self:
