@@ -111,6 +111,8 @@ def load_mapping(file: Path) -> BagMapping:
     """
     from ruamel.yaml import YAML, YAMLError
 
+    if not file.exists():
+        raise BagError(f"the mapping {file} does not exist: name one with --mapping")
     try:
         about = dict(YAML(typ="safe", pure=True).load(file.read_text()))
         sources = {str(k): Source(**v) for k, v in about["fields"].items()}

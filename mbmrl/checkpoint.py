@@ -117,16 +117,18 @@ class Checkpoint:
         os.replace(folder / ".config.part", folder / "config.json")
 
 
-def load(folder: Path) -> Checkpoint:
+def load(folder: Path, robot: str = "NAME") -> Checkpoint:
     """Read a checkpoint.
+
+    Args:
+        folder: of the checkpoint.
+        robot: name in its spec, where that is known: for the error's sake.
 
     Raises:
         CheckpointError: when it is missing or damaged, saying which file and what to do.
     """
     if not (folder / "config.json").is_file():
-        raise CheckpointError(
-            f"no checkpoint in {folder}: make one with `mbmrl train --out {folder}`"
-        )
+        raise CheckpointError(f"no checkpoint in {folder}: make one with {_making(robot, folder)}")
     try:
         config = json.loads((folder / "config.json").read_text())
         tensors = load_file(folder / "weights.safetensors")
@@ -200,14 +202,21 @@ def for_robot(spec: RobotSpec, folder: Path | None) -> Checkpoint:
     if folder is None and spec.name not in shipped():
         raise CheckpointError(
             f"no reference checkpoint is shipped for {spec.name!r}, only for {_listed(shipped())}: "
-            f"make one with `mbmrl train --robot {spec.name} --out DIR` and pass --checkpoint DIR"
+            f"make one with {_making(spec.name, 'DIR')} and pass --checkpoint DIR"
         )
-    checkpoint = load(folder if folder is not None else SHIPPED / spec.name)
+    checkpoint = load(folder if folder is not None else SHIPPED / spec.name, spec.name)
     try:
-        spec.check_fits(checkpoint.spec)
+        spec.check_fits(checkpoint.spec, "the checkpoint")
     except SpecError as error:
         raise CheckpointError(str(error)) from error
     return checkpoint
+
+
+def _making(robot: str, out: Path | str) -> str:
+    """The command that makes a checkpoint; a robot that no name leads to is recorded first."""
+    if robot == "NAME" or robot in registry.names("robots"):
+        return f"`mbmrl train --robot {robot} --out {out}`"
+    return f"`mbmrl record` and then `mbmrl train --data RECORDINGS --out {out}`"
 
 
 def _listed(names: Iterable[str]) -> str:

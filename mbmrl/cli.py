@@ -24,7 +24,7 @@ import tyro
 
 from mbmrl import registry
 from mbmrl.commands.bench import Bench
-from mbmrl.commands.common import Findings
+from mbmrl.commands.common import EXTRAS, FILE_ERRORS, DriverError, Findings
 from mbmrl.commands.compare import Discriminate, Eval
 from mbmrl.commands.data import CheckModel, Data, Export, Import, Record
 from mbmrl.commands.drive import Demo, Run
@@ -52,22 +52,14 @@ COMMANDS: tuple[type[Callable[[], None]], ...] = (
     Bench,
 )
 
-EXTRAS = {"rosbags": "bags", "ruamel": "bags,dynamixel", "dynamixel_sdk": "dynamixel"}
-"""What brings a library that a command may lack."""
-FILE_ERRORS = (
-    FileNotFoundError,
-    FileExistsError,
-    IsADirectoryError,
-    NotADirectoryError,
-    PermissionError,
-)
-"""What comes of a wrong path; a full disk, say, is nothing that the user got wrong."""
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
+    from robots.base import interruptible
+
     try:
-        _parse(list(sys.argv[1:] if argv is None else argv))()
+        with interruptible():  # a kill would leave worker processes behind
+            _parse(list(sys.argv[1:] if argv is None else argv))()
     except KeyboardInterrupt:
         return _end("interrupted", 130)
     except BrokenPipeError:  # of `mbmrl list | head`; what is still buffered goes nowhere
@@ -87,7 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from mbmrl.scene import NoOpenGL
         from robots.sim import Diverged
 
-        if not isinstance(error, BadObservation | Stale | Unsafe | Diverged | NoOpenGL | Findings):
+        foreseen = BadObservation | Stale | Unsafe | Diverged | NoOpenGL | Findings | DriverError
+        if not isinstance(error, foreseen):
             raise
         return _end(str(error), 1)
     return 0

@@ -203,21 +203,23 @@ class RobotSpec:
         except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
             raise SpecError(f"not a robot spec: {error!r}") from error
 
-    def check_fits(self, other: RobotSpec) -> None:
-        """Raise :class:`SpecError`, saying what differs, unless a model for ``other`` fits."""
-        for what in ("obs", "act"):
-            mine = [f"{f.name} [{f.unit}]" for f in getattr(self, what)]
-            theirs = [f"{f.name} [{f.unit}]" for f in getattr(other, what)]
+    def check_fits(self, other: RobotSpec, what: str = "the recording") -> None:
+        """Raise :class:`SpecError`, saying what differs, unless what is for ``other`` fits."""
+        for vector in ("obs", "act"):
+            mine = [f"{f.name} [{f.unit}]" for f in getattr(self, vector)]
+            theirs = [f"{f.name} [{f.unit}]" for f in getattr(other, vector)]
             if mine != theirs:
+                here = ", ".join(f for f in mine if f not in theirs) or "nothing else"
+                there = ", ".join(f for f in theirs if f not in mine) or "nothing else"
+                told = f"has {here} here and {there} there"
+                if set(mine) == set(theirs):
+                    told = "has its fields in another order"
                 raise SpecError(
-                    f"the checkpoint is for robot {other.name!r} and does not fit "
-                    f"{self.name!r}: {what} is {mine} here and {theirs} there"
+                    f"{what} is for robot {other.name!r} and does not fit {self.name!r}: "
+                    f"{vector} {told}"
                 )
         if abs(self.dt - other.dt) > 1e-9:
-            raise SpecError(
-                f"the checkpoint was trained at dt = {other.dt} s, "
-                f"{self.name!r} runs at {self.dt} s"
-            )
+            raise SpecError(f"{what} has dt = {other.dt} s, {self.name!r} runs at {self.dt} s")
 
 
 def view(places: Sequence[int]) -> slice | list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import queue
 import time
 import zlib
@@ -236,9 +237,15 @@ def _claim(job: Job, recordings: dict[str, int] | None = None) -> float | None:
     path = job.out / "training.json"
     if not path.exists():
         job.out.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(mine, indent=1))
+        part = job.out / ".training.part"
+        part.write_text(json.dumps(mine, indent=1))
+        os.replace(part, path)
         return time.perf_counter()
-    if json.loads(path.read_text()) != mine:
+    try:
+        theirs = json.loads(path.read_text())
+    except ValueError as error:
+        raise TrainError(f"{path} is damaged: {error}; delete {job.out} to begin anew") from error
+    if theirs != mine:
         raise TrainError(
             f"{job.out} holds a training run with another robot, seed, settings or data: "
             "choose another --out, or delete it to begin anew"

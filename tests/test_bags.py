@@ -313,6 +313,17 @@ def test_there_and_back_by_the_commands(tmp_path: Path, capsys: pytest.CaptureFi
     np.testing.assert_allclose(first.obs, whole.obs, atol=1e-6)
 
 
+def test_what_is_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", tmp_path / "out"]
+    assert run("import", tmp_path / "nix", *out) == 2
+    assert "nix does not exist" in capsys.readouterr().err
+    assert run("import", tmp_path, *out) == 2
+    assert "mapping.yaml does not exist: name one with --mapping" in capsys.readouterr().err
+    recording.save(tmp_path / "a.episode", made())
+    assert run("export", tmp_path, *out) == 2
+    assert f"name one, as {tmp_path / 'a.episode'}" in capsys.readouterr().err
+
+
 def test_without_the_library_the_extra_is_named(tmp_path: Path) -> None:
     recording.save(tmp_path / "a.episode", made())
     code = (

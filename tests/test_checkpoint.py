@@ -216,7 +216,9 @@ def test_frozen_is_the_default_prior_un_adapted() -> None:
 
 def test_no_folder(tmp_path: Path) -> None:
     missing = tmp_path / "nothing"
-    with pytest.raises(CheckpointError, match=f"no checkpoint in {missing}.*mbmrl train --out"):
+    with pytest.raises(
+        CheckpointError, match=f"no checkpoint in {missing}.*train --robot NAME --out"
+    ):
         load(missing)
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match="no checkpoint"):
@@ -382,8 +384,11 @@ def test_files_of_two_networks_are_no_checkpoint(folder: Path, tmp_path: Path) -
 
 def test_a_checkpoint_for_the_robot(folder: Path) -> None:
     assert for_robot(SPEC, folder).spec == SPEC
-    with pytest.raises(CheckpointError, match="no checkpoint"):
+    with pytest.raises(CheckpointError, match="no checkpoint.*mbmrl record.*mbmrl train --data"):
         for_robot(SPEC, folder / "elsewhere")
+    rover = registry.load("robots", "rover").spec
+    with pytest.raises(CheckpointError, match="no checkpoint.*mbmrl train --robot rover --out"):
+        for_robot(rover, folder / "elsewhere")
 
 
 @pytest.mark.parametrize(
@@ -402,7 +407,7 @@ def test_a_checkpoint_of_another_robot(folder: Path, change: dict[str, Any], say
 
 
 def test_nothing_is_shipped_for_a_robot_of_ones_own() -> None:
-    with pytest.raises(CheckpointError, match="shipped for 'crab'.*mbmrl train --robot crab"):
+    with pytest.raises(CheckpointError, match="shipped for 'crab'.*mbmrl train --data"):
         for_robot(SPEC, None)
 
 

@@ -15,13 +15,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mbmrl import cli, conditions, evaluate, log, registry, scene, settings, video
+from mbmrl import cli, conditions, evaluate, log, recording, registry, scene, settings, video
 from mbmrl.bench import meta, plan, tick
+from mbmrl.commands.common import write_whole
 from mbmrl.engines.base import availability
 from mbmrl.evaluate import Evaluation, Row
 from mbmrl.scene import NoOpenGL
 from tests.dummy import SETTINGS, SPEC, Deaf, SimPointMass
 from tests.recorded import babble
+from tests.test_recording import made
 
 ROOT = Path(__file__).parent.parent
 REAL, SIM = "tests.dummy:PointMass", "tests.dummy:SimPointMass"
@@ -139,6 +141,9 @@ def test_a_mistake_in_a_process_of_its_own() -> None:
         (["eval", "--agents", "zero,oracel"], "oracel"),
         (["eval", "--suite", "test", "--perturb", "none"], "exclude each other"),
         (["eval", "--json", "absent/rows.json"], "there is no folder"),
+        (["eval", "--json", "."], "this is no file that could be replaced"),
+        (["eval", "--json", "/dev/null"], "this is no file that could be replaced"),
+        (["demo", "--seconds", 0.01], "less than one control period"),
         (["train", "--out", "x", "--minutes", 0], "--minutes is a positive number"),
         (["train", "--out", "x", "--members", 0], "--members is a positive number"),
         (["train", "--out", "x", "--robot", REAL], "is not simulated"),
@@ -280,6 +285,98 @@ def test_what_nobody_foresaw_is_raised_and_the_robot_stopped(
     with pytest.raises(ZeroDivisionError):
         command("run", "--robot", "tests.dummy:Deaf", "--adapter", "zero", "--out", tmp_path)
     assert Deaf.last.stopped == 1
+
+
+class Odd(Deaf):
+    """A driver that cannot be used as it is."""
+
+
+class Specless(Odd):
+    spec = None
+
+
+class Aimless(Odd):
+    task = "sped"
+
+
+class Shy(Odd):
+    def __init__(self, port: str) -> None:
+        super().__init__()
+
+
+class Late(Odd):
+    """A driver whose bus fails as it drives."""
+
+    def write(self, act: np.ndarray) -> np.ndarray:
+        raise OSError("[Errno 5] the bus is gone")
+
+
+BROKEN = {"slip": "class Mine(:", "lacking": "import nothing_of_the_kind"}
+
+
+@pytest.mark.parametrize("what", ["run", "record"])
+@pytest.mark.parametrize(
+    ("robot", "message"),
+    [
+        ("tests.test_cli:Specless", "has no spec: it is None"),
+        ("tests.test_cli:Aimless", "has the task 'sped'; there are: path, "),
+        ("tests.test_cli:Shy", "fails: TypeError: "),
+        ("tests.test_cli:Late", "fails: OSError: [Errno 5] the bus is gone"),
+        ("slip:Mine", "fails: SyntaxError: invalid syntax (slip.py, line 1)"),
+        ("lacking:Mine", "fails: ModuleNotFoundError: No module named 'nothing_of_the_kind'"),
+    ],
+)
+def test_what_a_driver_gets_wrong_is_one_line(
+    what: str,
+    robot: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, code in BROKEN.items():
+        (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    how = ["--adapter", "zero"] if what == "run" else []
+    assert command(what, "--robot", robot, *how, "--out", tmp_path / "out") == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"mbmrl: the driver {robot} ") and message in told
+    assert told.count("\n") == 1
+    if "Late" in robot:
+        assert Deaf.last.stopped
+
+
+def test_what_cannot_be_written_in_the_end_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("mbmrl.commands.common.os.access", lambda *args: False)
+    monkeypatch.setattr("mbmrl.drive.Drive", None)
+    run = ["run", "--robot", SIM, "--adapter", "zero", "--out", tmp_path]
+    assert "nobody may write to" in refused(capsys, *run)
+    assert "nobody may write to" in refused(capsys, "eval", "--json", tmp_path / "rows.json")
+
+
+def test_a_file_that_is_not_written_leaves_no_part_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("mbmrl.commands.common.os.replace", full)
+    with pytest.raises(OSError, match="no space"):
+        write_whole(tmp_path / "rows.json", "[]")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_kill_ends_a_command_as_ctrl_c_does(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(number)
+    monkeypatch.setattr("mbmrl.about.machine", lambda: signal.raise_signal(number))
+    assert command("info") == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert signal.getsignal(number) == before
 
 
 # --- eval -------------------------------------------------------------------------------------
@@ -503,3 +600,18 @@ def test_train_passes_on_what_to_train(
     monkeypatch.setattr("mbmrl.train.train", lambda *args: asked.append(args) or args[1])
     assert command("train", "--robot", SIM, "--out", tmp_path, "--minutes", 2, *flag) == 0
     assert asked == [(SIM, tmp_path, 2.0, 0, adapters, members, network)]
+
+
+def test_train_tells_how_to_drive_what_it_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("mbmrl.train.train", lambda *args: args[1])
+    monkeypatch.setattr("mbmrl.train.train_from", lambda *args: args[1])
+    recording.save(tmp_path / "0000.episode", made())
+    for args, robot in (
+        (["--robot", SIM], SIM),
+        ([], "hexapod"),
+        (["--data", tmp_path], made().robot),
+    ):
+        assert command("train", "--out", "x", *args) == 0
+        assert f"try `mbmrl run --robot {robot} --checkpoint x`" in capsys.readouterr().out

@@ -415,6 +415,12 @@ def test_a_folder_of_another_run_is_refused_and_left_alone(other: str, whole: Re
     assert contents(whole.out) == before
 
 
+def test_a_folder_that_does_not_say_whose_it_is_is_named(tmp_path: Path) -> None:
+    (tmp_path / "training.json").write_text("")
+    with in_this_process(patience=0), pytest.raises(TrainError, match="training.json is damaged"):
+        train(ROBOT, tmp_path)
+
+
 def test_what_cannot_be_trained(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(TrainError, match="dummy:PointMass is not simulated"):

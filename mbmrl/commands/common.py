@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,6 +41,16 @@ PlannerName = Annotated[
 Seed = Annotated[int, arg(metavar="N", help="Of everything random.")]
 Seconds = Annotated[float, arg(metavar="S", help="How long an episode is.")]
 
+EXTRAS = {"rosbags": "bags", "ruamel": "bags,dynamixel", "dynamixel_sdk": "dynamixel"}
+"""What brings a library that a command may lack."""
+FILE_ERRORS = (
+    FileNotFoundError,
+    FileExistsError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
+"""What comes of a wrong path; a full disk, say, is nothing that the user got wrong."""
 ONSET = 0.3
 """When a perturbation begins that does not say when, as a share of the episode."""
 
@@ -48,6 +61,51 @@ class UsageError(ValueError):
 
 class Findings(RuntimeError):
     """What was looked at is not as it should be."""
+
+
+class DriverError(RuntimeError):
+    """A robot's driver that fails."""
+
+
+@contextmanager
+def loading(name: str) -> Iterator[None]:
+    """What a driver's file raises as it is loaded is told in one line.
+
+    Raises:
+        DriverError: instead of what would be a traceback.
+    """
+    try:
+        yield
+    except (ValueError, ConnectionError, TimeoutError, *FILE_ERRORS):
+        raise
+    except Exception as error:  # it is somebody else's code: whatever it raises
+        lacks = error.name if isinstance(error, ModuleNotFoundError) else None
+        if lacks and lacks.partition(".")[0] in EXTRAS:
+            raise
+        raise _failed(name, error) from error
+
+
+@contextmanager
+def driving(name: str, cls: type[Robot]) -> Iterator[None]:
+    """The same of what goes wrong as its robot is driven; its author's slips stay tracebacks.
+
+    Raises:
+        DriverError: instead of what would be a traceback.
+    """
+    try:
+        yield
+    except (ConnectionError, TimeoutError):
+        raise
+    except (RuntimeError, OSError) as error:
+        ours = type(error).__module__.partition(".")[0] in ("mbmrl", "robots")
+        calls = traceback.extract_tb(error.__traceback__)
+        if ours or inspect.getfile(cls) not in [call.filename for call in calls]:
+            raise
+        raise _failed(name, error) from error
+
+
+def _failed(name: str, error: Exception) -> DriverError:
+    return DriverError(f"the driver {name} fails: {type(error).__name__}: {error}")
 
 
 def condition(cls: type[SimRobot], texts: Sequence[str], seconds: float) -> Condition:
@@ -82,8 +140,24 @@ def courses(cls: type[Robot], wanted: tuple[str, ...] | None, count: int) -> tup
 
 
 def load_robot(name: str, seconds: float) -> type[Robot]:
-    """The class of a robot that is to be driven for so long."""
-    cls: type[Robot] = registry.load("robots", name)
+    """The class of a robot that is to be driven for so long.
+
+    Raises:
+        UnknownName: there is no such robot.
+        DriverError: its driver cannot be used.
+        UsageError: it would not be driven at all.
+    """
+    from mbmrl import tasks
+    from mbmrl.spec import RobotSpec
+
+    with loading(name):
+        cls: type[Robot] = registry.load("robots", name)
+    if not isinstance(spec := getattr(cls, "spec", None), RobotSpec):
+        raise DriverError(f"the driver {name} has no spec: it is {spec!r}, not a RobotSpec")
+    if cls.task not in tasks.COURSES:
+        raise DriverError(
+            f"the driver {name} has the task {cls.task!r}; there are: {', '.join(tasks.COURSES)}"
+        )
     if seconds < cls.spec.dt:
         raise UsageError(
             f"--seconds {seconds:g} is less than one control period of {cls.spec.dt} s"
@@ -135,15 +209,30 @@ def check_numbers(*, seed: int, **positive: float | None) -> None:
 
 def check_file(file: Path | None, flag: str = "--json") -> None:
     """Refuse now what could not be written in the end."""
-    if file and not file.absolute().parent.is_dir():
-        raise UsageError(f"{flag} {file}: there is no folder {file.absolute().parent}")
+    if file is None:
+        return
+    folder = file.absolute().parent
+    if not folder.is_dir():
+        raise UsageError(f"{flag} {file}: there is no folder {folder}")
+    if file.exists() and not file.is_file():
+        raise UsageError(f"{flag} {file}: this is no file that could be replaced")
+    check_folder(folder, flag)
+
+
+def check_folder(folder: Path, flag: str = "--out") -> None:
+    """Refuse now a folder that is there and that nothing could be written to in the end."""
+    if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"{flag}: nobody may write to {folder}")
 
 
 def write_whole(file: Path, text: str) -> None:
     """The whole file or none of it."""
     part = file.with_name(f".{file.name}.part")
-    part.write_text(text)
-    os.replace(part, file)
+    try:
+        part.write_text(text)
+        os.replace(part, file)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def show(table: object) -> None:

@@ -16,7 +16,9 @@ from mbmrl.commands.common import (
     Seed,
     UsageError,
     check_numbers,
+    driving,
     load_robot,
+    loading,
     show,
 )
 
@@ -87,26 +89,28 @@ class Record:
             parts = self.condition.split(" + ") if self.condition else []
             robot = cls([conditions.parse(p) for p in parts], self.seed)
         else:
-            robot = cls()
+            with loading(self.robot):
+                robot = cls()
         # another start, and other noise, for every call that goes on
         seed = self.seed + len(recording.files(self.out))
         agent = record.policy(self.policy, robot, self.checkpoint, seed)
         with Progress(transient=True) as progress:
             total = self.episodes * round(self.seconds / robot.spec.dt)
             bar = progress.add_task("recording", total=total)
-            written = record.record(
-                robot,
-                agent,
-                self.out,
-                name=self.robot,
-                seconds=self.seconds,
-                episodes=self.episodes,
-                condition=self.condition,
-                share=self.share,
-                real_time=not simulated,
-                watch=lambda: progress.advance(bar),
-                warn=progress.console.print,
-            )
+            with driving(self.robot, cls):
+                written = record.record(
+                    robot,
+                    agent,
+                    self.out,
+                    name=self.robot,
+                    seconds=self.seconds,
+                    episodes=self.episodes,
+                    condition=self.condition,
+                    share=self.share,
+                    real_time=not simulated,
+                    watch=lambda: progress.advance(bar),
+                    warn=progress.console.print,
+                )
         print(f"{len(written)} new episodes in {self.out}: look at them with `mbmrl data`")
 
 
@@ -227,6 +231,8 @@ class Import:
         if (self.where / "run.json").is_file():
             made = logs.by_condition(log.load(self.where))
         else:
+            if not self.where.exists():
+                raise UsageError(f"{self.where} does not exist")
             mapping = bags.load_mapping(self.mapping or self.where / "mapping.yaml")
             samples = bags.read(self.where, mapping.sources)
             for name, found in samples.items():
@@ -262,6 +268,9 @@ class Export:
         from mbmrl import bags, log, logs, recording
 
         run = self.where.is_dir()
+        some = recording.files(self.where)
+        if some and not (self.where / "run.json").is_file():
+            raise UsageError(f"{self.where} is a folder of recordings: name one, as {some[0]}")
         found = logs.of_run(log.load(self.where)) if run else recording.load(self.where)
         bags.write(found, self.out, self.storage)
         print(f"Written to {self.out}")

@@ -16,10 +16,14 @@ from mbmrl.commands.common import (
     Seconds,
     Seed,
     UsageError,
+    check_folder,
     check_numbers,
     condition,
     courses,
+    driving,
     load_robot,
+    load_simulated,
+    loading,
     show,
 )
 
@@ -101,19 +105,22 @@ class Run:
         elif self.video or self.perturb not in ((), ("none",)):
             raise UsageError(f"{self.robot} is not simulated: no --perturb and no --video")
         else:
-            robot = cls()
+            with loading(self.robot):
+                robot = cls()
         (path,) = courses(cls, (self.path,) if self.path else None, 1)
         checkpoint = checkpoint_for(self.adapter, robot.spec, self.checkpoint)
         agent = make_agent(
             self.adapter, [robot], checkpoint, [path], planner=self.planner, seed=self.seed
         )
         out = self.out or Path("runs") / f"{robot.spec.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        check_folder(out)
         out.mkdir(parents=True, exist_ok=True)
         driven = drive.Drive(
             robot, agent, real_time=self.real_time or not isinstance(robot, SimRobot)
         )
         try:
-            driven.run(self.seconds)
+            with driving(self.robot, cls):
+                driven.run(self.seconds)
         finally:
             driven.save(out, robot=self.robot, agent=self.adapter, path=path, seed=self.seed)
         show(driven.summary())
@@ -146,7 +153,9 @@ class Demo:
         check_numbers(seconds=self.seconds, seed=self.seed)
         import torch
 
-        from mbmrl.demo import demo
+        from mbmrl.demo import ROBOT, demo
 
         torch.set_num_threads(1)
+        load_simulated(ROBOT, self.seconds)
+        check_folder(self.out)
         demo(self.out, self.seed, self.seconds)

@@ -77,6 +77,7 @@ class Train:
     def __call__(self) -> None:
         """Train."""
         check_numbers(minutes=self.minutes, seed=self.seed, members=self.members)
+        from mbmrl import recording
         from mbmrl.train import train, train_from
 
         adapters = split(self.adapter)
@@ -88,6 +89,8 @@ class Train:
         how = (self.minutes, self.seed, adapters, self.members, self.network)
         if self.data:
             out = train_from(self.data, self.out, self.robot, *how)
+            robot = self.robot or recording.load_all(self.data)[0].robot
         else:
-            out = train(self.robot or "hexapod", self.out, *how)
-        print(f"The checkpoint lies in {out}: try `mbmrl run --checkpoint {out}`")
+            robot = self.robot or "hexapod"
+            out = train(robot, self.out, *how)
+        print(f"The checkpoint lies in {out}: try `mbmrl run --robot {robot} --checkpoint {out}`")
