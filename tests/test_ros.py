@@ -397,9 +397,78 @@ def test_a_state_that_is_late_at_first_is_waited_for(peer: Peer) -> None:
 
 
 def test_a_failed_start_is_an_exit_status(peer: Peer) -> None:
-    assert peer.controller("Pusher", "joints=[x]").popen.wait(LONG) == 1
-    assert peer.controller("Pusher", "max_bad=0").popen.wait(LONG) == 2
-    assert "out of range" in peer.processes[1].told
+    """2 for what is wrong whatever the robot does, and 1 for what is not."""
+    peer.speaking.clear()
+    silent = peer.controller("Pusher", "state_timeout=0.1")
+    assert silent.popen.wait(LONG) == 1
+    assert "is the robot there" in silent.told
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("joints=[x]", "the parameter joints names x"),
+        ("max_bad=0", "out of range"),
+        ("robot=nix", "no robot is named 'nix'"),
+        ("agent=nix", "'nix'"),
+        ("planner=cemm", "no planner is named 'cemm'; did you mean 'cem'?"),
+        ("task=twisst", "no task is named 'twisst'; did you mean 'twist'?"),
+        ("comand_max=[0.1]", "'comand_max'; did you mean 'command_max'?"),
+        ("command_max=[0.1", "command_max:=[0.1"),
+    ],
+)
+def test_what_the_parameters_alone_tell_is_told_at_once(
+    peer: Peer, setting: str, message: str
+) -> None:
+    """Nobody waits for a robot that is not there."""
+    peer.speaking.clear()
+    process = peer.controller("Tiny", "state_timeout=600.0", setting)
+    assert process.popen.wait(LONG) == 2
+    assert message in process.told
+    assert "Traceback" not in process.told
+
+
+def test_a_wrong_path_is_told_at_once(peer: Peer) -> None:
+    peer.speaking.clear()
+    settings = ("robot=rover", "task=path", "path=eigth", "state_timeout=600.0")
+    process = peer.start("controller", *(x for s in settings for x in ("--set", s)))
+    assert process.popen.wait(LONG) == 2
+    assert "unknown path 'eigth'" in process.told
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("my_controller: {ros__parameters: {command_max: [0.1]}}", "says nothing to /mbmrl_robot"),
+        ("a: [b", "Couldn't parse params file"),
+        ("/**: {ros__parameters: {robott: rover}}", "'robott'; did you mean 'robot'?"),
+        ("mbmrl_robot: {ros__parameters: {robot: nix}}", "no robot is named 'nix'"),
+    ],
+)
+def test_a_parameter_file_that_is_none_is_refused(peer: Peer, text: str, message: str) -> None:
+    file = peer.folder / "it.yaml"
+    file.write_text(text)
+    process = peer.start("robot", "--params", str(file))
+    assert process.popen.wait(LONG) == 2
+    *of_ros, line = process.told.splitlines()
+    assert line.startswith("mbmrl: ") and message in line
+    assert all("[rcl]" in x for x in of_ros)
+
+
+def test_what_is_said_to_others_and_to_ros_itself_is_no_mistake(peer: Peer) -> None:
+    file = peer.folder / "it.yaml"
+    file.write_text("""
+        /**: {ros__parameters: {robot: hexapod, use_sim_time: false}}
+        mbmrl_watchdog:
+          ros__parameters:
+            safe_command: [0.0, 0.0]
+            qos_overrides: {/parameter_events: {publisher: {depth: 10}}}
+        my_controller: {ros__parameters: {command_max: [0.1]}}
+        """)
+    process = peer.start("watchdog", "--params", str(file))
+    eventually(lambda: "mbmrl_watchdog" in peer.node.get_node_names())
+    assert "/my_controller is not /mbmrl_watchdog: not read" in process.told
+    assert process.kill(signal.SIGTERM) == 0
 
 
 # --- with the simulated robot -----------------------------------------------------------------
@@ -479,8 +548,8 @@ def test_every_parameter_is_described_and_the_files_name_no_other() -> None:
         for node, content in yaml.safe_load(file.read_text()).items():
             assert set(content["ros__parameters"]) <= known[node], file
     told = (env.CONFIG / "template.yaml").read_text()
-    assert not [n for n in known["mbmrl_controller"] if f"{n}:" not in told and n not in RARE]
-
-
-RARE = {"planner", "seed", "path", "adapt", "look_ahead", "state_timeout"}
-"""Parameters that the template leaves out."""
+    assert not [n for n in known["mbmrl_controller"] if f" {n}:" not in told]
+    told = told.partition("mbmrl_watchdog:\n")[2]
+    assert not [n for n in known["mbmrl_watchdog"] if f" {n}:" not in told]
+    told = (Path(env.CONFIG).parents[2] / "docs" / "ros2.md").read_text()
+    assert not [n for n in known["mbmrl_robot"] if f"`{n}`" not in told]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from mbmrl import checkpoint as checkpoints
 from mbmrl import registry, tasks
 from mbmrl.ros.build import PARAMS, agent_for, command_path
 from mbmrl.ros.env import CONFIG
-from mbmrl.ros.params import ROBOT_PARAMS
+from mbmrl.ros.params import ROBOT_PARAMS, unread
 from robots.topics import Layout
 
 ROBOTS = registry.names("robots")
@@ -51,6 +52,39 @@ def test_the_watchdogs_safe_command_is_the_controllers(name: str) -> None:
 def test_the_simulated_robot_reads_the_same_file(name: str) -> None:
     shared = YAML(typ="safe", pure=True).load((CONFIG / f"{name}.yaml").read_text())["/**"]
     assert not set(shared["ros__parameters"]) - {p.name for p in ROBOT_PARAMS}
+
+
+@pytest.mark.parametrize(
+    ("section", "names"),
+    [
+        ("n", "/n"),
+        ("/n", "/n"),
+        ("/**", "/n /r/n /r/s/n"),
+        ("/*", "/n"),
+        ("/**/n", "/n /r/n /r/s/n"),
+        ("/r/*", "/r/n"),
+        ("r/n", "/r/n"),
+        ("m", ""),
+    ],
+)
+def test_sections_are_for_the_nodes_that_ros_takes_them_for(
+    section: str, names: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "it.yaml"
+    file.write_text(f"{section}: {{ros__parameters: {{a: 1}}}}")
+    for node in ("/n", "/r/n", "/r/s/n"):
+        if node in names.split():
+            assert unread(file, node, []) == []
+        else:
+            with pytest.raises(ValueError, match="says nothing to"):
+                unread(file, node, [])
+
+
+def test_a_section_in_a_namespace_and_one_for_somebody_else(tmp_path: Path) -> None:
+    file = tmp_path / "it.yaml"
+    file.write_text("r: {n: {ros__parameters: {a: 1}}}\ncamera: {ros__parameters: {a: 1}}")
+    assert unread(file, "/r/n", []) == ["/camera"]
+    assert unread(file, "/r/m", ["/r/n"]) == ["/camera"]
 
 
 @pytest.mark.parametrize("name", ["default", "frozen", "pooled", "maml", "auto", "curious"])

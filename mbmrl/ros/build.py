@@ -113,10 +113,16 @@ def checkpoint_for(robot: str, folder: str) -> Checkpoint:
 
 
 def agent_for(checkpoint: Checkpoint, p: dict[str, Any]) -> Agent:
-    """Model, planner and task, as the parameters say."""
+    """Model, planner and task, as the parameters say.
+
+    Raises:
+        ValueError: a name leads nowhere, or the checkpoint does not have what it asks for.
+    """
     spec = checkpoint.spec
     robot = registry.load("robots", p["robot"]) if p["robot"] else Robot
     name = p["task"] or (robot.task if p["robot"] else "twist")
+    if name not in (known := [*tasks.COURSES, "twist"]):
+        raise registry.unknown("task", name, known)
     task: tasks.Task
     if name == "twist":
         task = TwistTask(spec, p["max_speed"], p["max_turn"])

@@ -82,6 +82,8 @@ class Controller(LifecycleNode):
         declare(self, PARAMS)
         self.failed = threading.Event()
         self.over = threading.Event()
+        self.unusable = False
+        """Whether the parameters were refused, whatever the robot does."""
         self._driver: Driver | None = None
         self._control: Control | None = None
         self._beat: Clock | SimClock | None = None
@@ -107,13 +109,17 @@ class Controller(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> None:
         """Load the checkpoint, and see that it, the parameters and the robot fit together."""
         p = values(self, PARAMS)
-        checkpoint = checkpoint_for(p["robot"], p["checkpoint"])
-        spec = checkpoint.spec
-        robot = self._robot(spec, p)
+        try:  # before the robot is waited for
+            checkpoint = checkpoint_for(p["robot"], p["checkpoint"])
+            spec = checkpoint.spec
+            agent = agent_for(checkpoint, p)
+            robot = self._robot(spec, p)
+        except ValueError:
+            self.unusable = True
+            raise
         robot.connect()
         try:
             self._see(robot, p["state_timeout"])
-            agent = agent_for(checkpoint, p)
             simulated = self.get_parameter("use_sim_time").value
             agent.looks_ahead = p["look_ahead"] and not simulated
             warm_up(agent, robot)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import signal
 import sys
 import threading
 from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from mbmrl.loop import settle
@@ -25,19 +28,22 @@ SWITCH = 5e-4
 def serve(name: str, args: Sequence[str] = ()) -> int:
     """Run a node until a signal, or until it fails; returns the exit status.
 
+    It is 2 where the parameters cannot be used, whatever the robot does, and 1 after a failure.
+
     Args:
         name: of :data:`NODES`.
         args: ROS's own, from ``--ros-args`` on.
 
     Raises:
         NoRos: what to install.
-        ValueError: a parameter cannot be used.
+        ValueError: the arguments or a parameter cannot be used.
     """
     # Small models on few cores: more threads only get in each other's way.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     env.prepare()
     import rclpy
     from rclpy.executors import MultiThreadedExecutor
+    from rclpy.impl.implementation_singleton import rclpy_implementation as rcl
     from rclpy.signals import SignalHandlerOptions
 
     over = threading.Event()
@@ -45,8 +51,14 @@ def serve(name: str, args: Sequence[str] = ()) -> int:
         signal.signal(number, lambda *_: over.set())
     sys.setswitchinterval(SWITCH)
     # ROS's own handlers would shut it down before the stop command is out
-    rclpy.init(args=[name, *args], signal_handler_options=SignalHandlerOptions.NO)
     try:
+        rclpy.init(args=[name, *args], signal_handler_options=SignalHandlerOptions.NO)
+    except (rcl.RCLError, rcl.UnknownROSArgsError) as error:
+        # what follows is where in ROS's source it was found
+        said = re.split(r"\s*, at /", str(error))[0].removeprefix("failed to initialize rcl: ")
+        raise ValueError(" ".join(said.split())) from error
+    try:
+        _see_files(name, args)
         module, _, cls = NODES[name].partition(":")
         node = getattr(importlib.import_module(module), cls)()
         node.over = over
@@ -56,27 +68,46 @@ def serve(name: str, args: Sequence[str] = ()) -> int:
         spinning = threading.Thread(target=executor.spin, name="executor", daemon=True)
         spinning.start()
         try:
-            begun = _started(node)
-            while begun and not over.wait(0.1) and not node.failed.is_set():
+            status = _started(node)
+            while not status and not over.wait(0.1) and not node.failed.is_set():
                 pass
         finally:
             node.halt()
             executor.shutdown()
             spinning.join(10.0)  # a node that goes while somebody waits for it takes all along
             node.destroy_node()
-        return 0 if begun and not node.failed.is_set() else 1
+        return 1 if node.failed.is_set() else status
     finally:
         rclpy.try_shutdown()
 
 
-def _started(node: Any) -> bool:  # noqa: ANN401
-    """Lead a lifecycle node to where it drives, if it wants to."""
+def _see_files(name: str, args: Sequence[str]) -> None:
+    """Warn of what parameter files say to nobody; raises where that is all that they say."""
+    from mbmrl.ros.params import unread
+
+    renamed: dict[str, str] = {}
+    for rule in args:
+        what, _, to = rule.partition(":=")
+        renamed.setdefault(what.rpartition(":")[2], to)  # as ROS does, which takes the first
+    space = renamed.get("__ns", "/").rstrip("/")
+    node = f"{space}/{renamed.get('__node', f'mbmrl_{name}')}"
+    ours = [f"{space}/mbmrl_{other}" for other in NODES if other != name]
+    for flag, file in pairwise(args):
+        lost = unread(Path(file), node, ours) if flag == "--params-file" else []
+        if lost:
+            print(f"mbmrl: {file}: {', '.join(lost)} is not {node}: not read", file=sys.stderr)
+
+
+def _started(node: Any) -> int:  # noqa: ANN401
+    """Lead a lifecycle node to where it drives, if it wants to; returns the exit status."""
     if not node.has_parameter("autostart") or not node.get_parameter("autostart").value:
-        return True
+        return 0
     from rclpy.lifecycle import TransitionCallbackReturn
 
     done = TransitionCallbackReturn.SUCCESS
-    return bool(node.trigger_configure() == done and node.trigger_activate() == done)
+    if node.trigger_configure() == done and node.trigger_activate() == done:
+        return 0
+    return 2 if node.unusable else 1
 
 
 def _script(name: str) -> int:

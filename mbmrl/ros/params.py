@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml  # type: ignore  # it comes with rclpy
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.parameter import Parameter
+
+from mbmrl import registry
 
 KINDS = {
     bool: Parameter.Type.BOOL,
@@ -44,8 +49,22 @@ class Param:
     live: bool = False
 
 
-def declare(node: Any, params: Sequence[Param]) -> None:  # noqa: ANN401
-    """Declare them all."""
+def declare(
+    node: Any,  # noqa: ANN401
+    params: Sequence[Param],
+    others: Sequence[Param] = (),
+) -> None:
+    """Declare them all.
+
+    Args:
+        node: whose parameters they are.
+        params: to declare.
+        others: what may be said too, and is not for this node.
+
+    Raises:
+        ValueError: a value is not of the parameter's type or range.
+        UnknownName: something is said that is no parameter; ROS would ignore it.
+    """
     for p in params:
         descriptor = ParameterDescriptor(
             description=p.about, type=KINDS[p.kind].value, dynamic_typing=False
@@ -63,6 +82,50 @@ def declare(node: Any, params: Sequence[Param]) -> None:  # noqa: ANN401
             node.declare_parameter(p.name, value, descriptor)
         except Exception as error:
             raise ValueError(f"parameter {p.name} ({p.about}): {error}") from error
+    for name in set(node._parameter_overrides) - {p.name for p in others}:
+        if not node.has_parameter(name) and not name.startswith("qos_overrides."):
+            known = [p.name for p in params]
+            raise registry.unknown(f"parameter of {node.get_name()}", name, known)
+
+
+def unread(file: Path, node: str, ours: Collection[str]) -> list[str]:
+    """Sections of a parameter file that are for no node of ours.
+
+    Args:
+        file: of the parameters, which ROS could read.
+        node: full name of the node that reads it.
+        ours: full names of all the nodes.
+
+    Raises:
+        ValueError: the file says nothing to the node, nor to another one of ours.
+    """
+    try:
+        said = _sections(yaml.safe_load(file.read_text()))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
+    lost = [name for name in said if not any(_names(name, n) for n in (node, *ours))]
+    if len(lost) == len(said):
+        raise ValueError(
+            f"{file} says nothing to {node}: its sections are {', '.join(lost) or 'none'}"
+        )
+    return lost
+
+
+def _sections(said: Any, above: str = "") -> list[str]:  # noqa: ANN401
+    """Names of nodes, which may lie in namespaces."""
+    if not isinstance(said, dict):
+        return []
+    if "ros__parameters" in said:
+        return [above]
+    deeper = ((f"{above}/{str(name).strip('/')}", each) for name, each in said.items())
+    return [name for path, each in deeper for name in _sections(each, path)]
+
+
+def _names(section: str, node: str) -> bool:
+    """Whether ROS takes the section for the node: ``*`` is a name, ``**`` any number of them."""
+    parts = {"**": r"(/\w+)*", "*": r"/\w+"}
+    pattern = "".join(parts.get(p, f"/{re.escape(p)}") for p in section.strip("/").split("/"))
+    return re.fullmatch(pattern, node) is not None
 
 
 def values(node: Any, params: Sequence[Param]) -> dict[str, Any]:  # noqa: ANN401

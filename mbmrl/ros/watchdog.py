@@ -15,7 +15,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Float64MultiArray
 
 from mbmrl.ros.intake import Intake, Wanted
-from mbmrl.ros.params import Param, declare, values
+from mbmrl.ros.params import ROBOT_PARAMS, Param, declare, values
 
 PARAMS = (
     Param("controller", str, "forward_command_controller", "It sends to /CONTROLLER/commands."),
@@ -30,7 +30,7 @@ class Watchdog(Node):
 
     def __init__(self) -> None:
         super().__init__("mbmrl_watchdog")
-        declare(self, PARAMS)
+        declare(self, PARAMS, ROBOT_PARAMS)  # one file serves all nodes
         p = values(self, PARAMS)
         self.failed = threading.Event()
         self.safe = np.array(p["safe_command"], dtype=float)
