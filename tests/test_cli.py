@@ -372,11 +372,14 @@ def test_a_file_that_is_not_written_leaves_no_part_of_it(
 def test_a_kill_ends_a_command_as_ctrl_c_does(
     number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = signal.getsignal(number)
     monkeypatch.setattr("mbmrl.about.machine", lambda: signal.raise_signal(number))
-    assert command("info") == 130
-    assert "interrupted" in capsys.readouterr().err
-    assert signal.getsignal(number) == before
+    before = signal.signal(number, signal.SIG_DFL)  # under nohup it is ignored, and stays so
+    try:
+        assert command("info") == 130
+        assert "interrupted" in capsys.readouterr().err
+        assert signal.getsignal(number) == signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
 
 
 # --- eval -------------------------------------------------------------------------------------
