@@ -138,7 +138,10 @@ def _fields(fields: Iterable[Field], robot: SimRobot, *, limits: bool = False) -
 def _task(robot: type[SimRobot]) -> str:
     task = task_for(robot, tasks.usual(robot.task))
     what = inspect.cleandoc(type(task).__doc__ or "").partition("\n")[0]
-    courses = f" Courses: {_code(tasks.COURSES[robot.task])}." if tasks.COURSES[robot.task] else ""
+    own, every = tasks.COURSES[robot.task], tasks.offered(robot.task, robot.spec)
+    courses = f" Courses: {_code(own)}." if own else ""
+    if others := {*every.values()} - {robot.task}:
+        courses += f" Takes courses of {_code(sorted(others))}, too."
     return f"`{robot.task}`, at {task.speed:g} m/s. {what}{courses}"
 
 

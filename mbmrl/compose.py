@@ -151,8 +151,19 @@ def faults(robot: SimRobot) -> list[Condition]:
 
 
 def task_for(robot: type[Robot], paths: Sequence[str]) -> tasks.Task:
-    """The task of as many such robots as there are paths."""
-    return tasks.make(robot.task, robot.spec, paths, robot.speed, robot.size)
+    """The task of as many such robots as there are paths: its own, or the one that they are of.
+
+    Raises:
+        ValueError: for a name that is no course of its, or courses of several tasks at once.
+    """
+    known = tasks.offered(robot.task, robot.spec)
+    for path in paths:
+        if path not in known:
+            raise registry.unknown("path", path, list(known))
+    task, *others = {known[path]: path for path in paths}
+    if others:
+        raise ValueError(f"{', '.join(paths)} are of several tasks: {', '.join((task, *others))}")
+    return tasks.make(task, robot.spec, paths, robot.speed, robot.size)
 
 
 def learned_model(name: str, checkpoint: Checkpoint) -> LearnedModel | Several:

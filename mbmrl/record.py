@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from controllers.base import Planner
 from controllers.scripted import Babble, Script
-from mbmrl import recording, registry
+from mbmrl import recording, registry, tasks
 from mbmrl.compose import make_agent
 from mbmrl.control import shielded
 from mbmrl.evaluate import checkpoint_for
@@ -71,7 +71,7 @@ def policy(name: str, robot: Robot, checkpoint: Path | None = None, seed: int = 
         return Blind(Babble(robot.spec, seed))
     if ":" in name:
         return Blind(Script(robot.spec, registry.function(name)))
-    paths = ["eight" if robot.task == "path" else ""]
+    paths = tasks.usual(robot.task)
     return make_agent(name, [robot], checkpoint_for(name, robot.spec, checkpoint), paths, seed=seed)
 
 

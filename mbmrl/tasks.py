@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mbmrl.dynamics import wrap
-from mbmrl.spec import RobotSpec, view
+from mbmrl.spec import RobotSpec, SpecError, view
 
 T = TypeVar("T")
 
@@ -99,7 +99,7 @@ class PathTask(Task):
         super().__init__(spec)
         self.names, self.speed, self.size = tuple(paths), speed, size
         self.path = torch.stack([_path(name, self.STEP, size) for name in paths])
-        self._pose = spec.index(spec.pose)
+        self._pose = _pose(spec)
         self.reset(torch.zeros(len(paths), spec.num_obs))
 
     def reset(self, obs: Float[Tensor, "r o"]) -> None:
@@ -190,7 +190,7 @@ class ReachTask(Task):
         every = round(self.SPACING * size / PathTask.STEP)
         path = torch.stack([_path(name, PathTask.STEP, size) for name in paths])
         targets = path[:, every::every, :2]
-        self._place = spec.index(spec.pose[:2])
+        self._place = _pose(spec)[:2]
         if "z" in spec.state:
             self._place += spec.index("z")
             height = self.RISE * size * (-1.0) ** torch.arange(targets.shape[1])
@@ -345,7 +345,7 @@ class DirectionTask(Task):
         super().__init__(spec)
         self.speed = speed
         self.directions = torch.tensor([_named("direction", n, DIRECTIONS) for n in directions])
-        self._yaw = spec.index(spec.pose[2:])[0]
+        self._yaw = _pose(spec)[2]
         self._vx, self._vy = spec.index(["vx", "vy"])
 
     def cost(
@@ -368,6 +368,13 @@ class DirectionTask(Task):
         angle = directions - obs[..., self._yaw]
         vx, vy = obs[..., self._vx] / self.speed, obs[..., self._vy] / self.speed
         return (vx - torch.cos(angle)) ** 2 + (vy - torch.sin(angle)) ** 2
+
+
+def _pose(spec: RobotSpec) -> list[int]:
+    """Where x, y and yaw stand among the observations."""
+    if not spec.pose:
+        raise SpecError(f"{spec.name} has no pose: it cannot tell where it is")
+    return spec.index(spec.pose)
 
 
 @cache
@@ -441,6 +448,29 @@ COURSES: dict[str, list[str]] = {
 def usual(task: str, count: int = 1) -> tuple[str, ...]:
     """What is to be done where nobody says, the last courses first; one empty name for none."""
     return tuple(COURSES.get(task, [])[::-1][:count]) or ("",)
+
+
+def offered(own: str, spec: RobotSpec) -> dict[str, str]:
+    """Every course that a robot can be given, with its task: first those of the task of its own.
+
+    Args:
+        own: its task, one of :data:`COURSES`.
+        spec: tells what it measures; a model of how it moves serves every task.
+    """
+    found = dict.fromkeys(COURSES[own] or [""], own)
+    for task in COURSES:
+        if task != own and _fits(task, spec):
+            found |= {course: task for course in COURSES[task] if course not in found}
+    return found
+
+
+def _fits(task: str, spec: RobotSpec) -> bool:
+    """Whether the robot measures what the task is about."""
+    try:
+        make(task, spec, usual(task))
+    except SpecError:
+        return False
+    return True
 
 
 def make(

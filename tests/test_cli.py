@@ -128,6 +128,7 @@ def test_a_mistake_in_a_process_of_its_own() -> None:
         (["run", "--perturb", "none", "--perturb", "friction:scale=2"], "excludes every other"),
         (["run", "--path", "eigth"], "no path is named 'eigth'; did you mean 'eight'?"),
         (["run", "--path", "eight,zigzag"], "no path is named 'eight,zigzag'"),
+        (["eval", "--paths", "eight,tour"], "are of several tasks: path, velocity"),
         (["run", "--robot", "cheetah", "--path", "eight"], "cheetah follows no path"),
         (["run", "--robot", REAL, "--perturb", "friction:scale=2"], "is not simulated"),
         (["run", "--robot", REAL, "--adapter", "oracle"], "needs a simulated robot"),

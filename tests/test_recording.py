@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mbmrl import cli, doubts, record, recording, survey
+from controllers.agent import Agent
+from mbmrl import cli, doubts, record, recording, registry, survey, tasks
+from mbmrl.compose import task_for
 from mbmrl.recording import Recording, RecordingError
 from mbmrl.spec import Field, RobotSpec
 from robots.shield import around_rest
@@ -130,6 +132,14 @@ def test_records_what_was_read_and_what_was_really_sent(tmp_path: Path) -> None:
     assert (found.robot, found.condition, found.spec, len(found)) == (REAL, "ice", SPEC, 30)
     np.testing.assert_allclose(np.diff(found.obs[:, 0]), 0.1 * found.act[:-1, 0], atol=1e-12)
     assert (np.diff(found.stamps) > 0).all()
+
+
+@pytest.mark.parametrize("name", ["hexapod", "cheetah", "ant", "quadruped", "swimmer"])
+def test_an_agent_is_given_something_to_do_whatever_the_robots_task(name: str) -> None:
+    robot = registry.load("robots", name)()
+    agent = record.policy("nominal", robot)
+    assert isinstance(agent, Agent)
+    assert type(agent.task) is type(task_for(type(robot), tasks.usual(robot.task)))
 
 
 def test_a_simulation_is_stamped_by_its_own_clock(tmp_path: Path) -> None:

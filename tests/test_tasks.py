@@ -13,6 +13,7 @@ from controllers.scripted import Rest
 from mbmrl import tasks
 from mbmrl.compose import task_for
 from mbmrl.episode import run_episodes
+from mbmrl.registry import UnknownName
 from mbmrl.spec import Field, RobotSpec
 from mbmrl.tasks import PATHS, DirectionTask, PathTask, ReachTask, SpeedTask, Task, VelocityTask
 from robots.ant import Ant
@@ -118,6 +119,28 @@ def test_a_robot_may_have_a_target_speed_of_its_own() -> None:
         courses = tasks.usual(task)
         assert vars(tasks.make(task, spec, courses, speed=0.7))["speed"] == 0.7
         assert vars(tasks.make(task, spec, courses))["speed"] != 0.7
+
+
+def test_a_robot_can_be_given_the_courses_of_every_task_it_measures_enough_for() -> None:
+    assert tasks.offered("speed", RUNNER) == {"": "speed"}
+    walks = tasks.offered("velocity", WALKER)
+    assert next(iter(walks)) == next(iter(tasks.COMMANDS))
+    assert {walks["tour"], walks["eight"], walks["left"]} == {"velocity", "path", "direction"}
+    assert tasks.offered("reach", WALKER)["eight"] == "reach"
+    with pytest.raises(ValueError, match="cheetah has no pose"):
+        tasks.make("path", RUNNER, ["eight"])
+
+
+def test_a_course_of_another_task_makes_that_task_and_two_tasks_are_none() -> None:
+    assert isinstance(task_for(Quadruped, ["tour"]), VelocityTask)
+    following = task_for(Quadruped, ["eight", "arc"])
+    assert isinstance(following, PathTask)
+    assert following.names == ("eight", "arc")
+    assert following.speed == Quadruped.speed
+    with pytest.raises(ValueError, match="eight, tour are of several tasks: path, velocity"):
+        task_for(Quadruped, ["eight", "tour"])
+    with pytest.raises(UnknownName, match="did you mean 'eight'"):
+        task_for(Quadruped, ["eigth"])
 
 
 # --- following a path -------------------------------------------------------------------------

@@ -129,14 +129,13 @@ def condition(cls: type[SimRobot], texts: Sequence[str], seconds: float) -> Cond
 def courses(cls: type[Robot], wanted: tuple[str, ...] | None, count: int) -> tuple[str, ...]:
     """Names of what to follow, so many where nothing is wanted; an empty one for no choice."""
     from mbmrl import tasks
+    from mbmrl.compose import task_for
 
-    known = tasks.COURSES[cls.task]
-    if wanted and not known:
+    if wanted and set(tasks.offered(cls.task, cls.spec)) == {""}:
         raise UsageError(f"{cls.spec.name} follows no path")
-    for name in wanted or ():
-        if name not in known:
-            raise registry.unknown("path", name, known)
-    return wanted or tasks.usual(cls.task, count)
+    chosen = wanted or tasks.usual(cls.task, count)
+    task_for(cls, chosen)  # refuses what it cannot follow
+    return chosen
 
 
 def load_robot(name: str, seconds: float) -> type[Robot]:

@@ -74,9 +74,10 @@ class Run:
         str | None,
         arg(
             metavar="NAME",
-            help="What to follow, for robots whose task leaves a choice: a path (straight, arc, "
-            "zigzag, eight), a schedule of velocity commands (forward, turns, square, weave, tour) "
-            "or a direction (back, right, left, ahead). When left out, the last of them.",
+            help="What to follow: a path (straight, arc, zigzag, eight), a schedule of velocity "
+            "commands (forward, turns, square, weave, tour) or a direction (back, right, left, "
+            "ahead). A robot can be given all that it measures enough for, whatever it was trained "
+            "on; when left out, the last one of the task of its own.",
         ),
     ] = None
     out: Annotated[Path | None, arg(metavar="DIR", help="When left out, runs/ROBOT-TIME.")] = None

@@ -14,7 +14,7 @@ from controllers.agent import Agent
 from mbmrl import checkpoint as checkpoints
 from mbmrl import registry, tasks
 from mbmrl.checkpoint import Checkpoint
-from mbmrl.compose import asking, learned_model, make_planner
+from mbmrl.compose import asking, learned_model, make_planner, task_for
 from mbmrl.loop import settle
 from mbmrl.ros.params import ROBOT_PARAMS, Param, per_joint
 from mbmrl.ros.steer import TwistTask
@@ -32,7 +32,7 @@ PARAMS = (
     Param("horizon", int, 0, "Length of a plan [control steps]; 0: the robot's own.", 0, 1000),
     Param("samples", list[int], [], "Candidates of each iteration; none: the robot's own."),
     Param("seed", int, 0, "Of the planner's random numbers.", 0, 2**31 - 1),
-    Param("task", str, "", "path, speed, … or twist; empty: the robot's own, or twist."),
+    Param("task", str, "", "path, speed, … or twist; empty: that of path or robot, or twist."),
     Param("path", str, "", "What to follow, see `mbmrl run --help`; empty: the task's last."),
     Param("max_speed", float, 0.3, "Largest velocity command [m/s].", 1e-3, 100.0),
     Param("max_turn", float, 1.0, "Largest turning command [rad/s].", 1e-3, 100.0),
@@ -123,12 +123,14 @@ def agent_for(checkpoint: Checkpoint, p: dict[str, Any]) -> Agent:
     name = p["task"] or (robot.task if p["robot"] else "twist")
     if name not in (known := [*tasks.COURSES, "twist"]):
         raise registry.unknown("task", name, known)
+    courses = [p["path"] or tasks.usual(name)[0]]
     task: tasks.Task
     if name == "twist":
         task = TwistTask(spec, p["max_speed"], p["max_turn"])
-    else:
-        courses = [p["path"] or tasks.usual(name)[0]]
+    elif p["task"]:
         task = tasks.make(name, spec, courses, robot.speed, robot.size)
+    else:
+        task = task_for(robot, courses)
     settings = settings_for(spec.name)
     size = {"horizon": p["horizon"], "num_samples": tuple(p["samples"])}
     plan = {**settings.plan, **{k: v for k, v in size.items() if v}}
