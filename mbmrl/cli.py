@@ -12,6 +12,7 @@ Exit status: 0 done, 2 what was asked for cannot be done, 1 anything else, 130 i
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -22,7 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import tyro
 
-from mbmrl import registry
+from mbmrl import __version__, registry
 from mbmrl.commands.bench import Bench
 from mbmrl.commands.common import EXTRAS, FILE_ERRORS, DriverError, Findings
 from mbmrl.commands.compare import Discriminate, Eval
@@ -68,12 +69,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _end(f"the robot cannot be reached: {error or type(error).__name__}", 1)
     except (ValueError, *FILE_ERRORS) as error:
         return _end(str(error), 2)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        return _end(f"the disk is full: {error}", 1)
     except ModuleNotFoundError as error:
         extra = EXTRAS.get((error.name or "").partition(".")[0])
         if not extra:
             raise
         return _end(f"{error.name} is not installed: pip install 'mbmrl[{extra}]'", 2)
     except RuntimeError as error:
+        if "MUJOCO_GL" in str(error):  # nothing that needs mujoco can be imported
+            return _end(f"{error}; leave it out, or take egl or osmesa", 2)
         from mbmrl.loop import BadObservation
         from mbmrl.safety import Stale, Unsafe
         from mbmrl.scene import NoOpenGL
@@ -102,9 +109,11 @@ def _parse(argv: list[str]) -> Callable[[], None]:
     if name in ("-h", "--help"):
         lines = {name: (cls.__doc__ or "").partition("\n")[0] for name, cls in by_name.items()}
         commands = "\n".join(f"  {name:12} {line}" for name, line in lines.items())
-        print(
-            f"usage: mbmrl COMMAND [--help] …\n\n{(__doc__ or '').strip()}\n\nCommands:\n{commands}"
-        )
+        about = (__doc__ or "").strip()
+        print(f"usage: mbmrl COMMAND [--help] … | --version\n\n{about}\n\nCommands:\n{commands}")
+        raise SystemExit(0)
+    if name == "--version":
+        print(f"mbmrl {__version__}")
         raise SystemExit(0)
     raise registry.unknown("command", name, list(by_name))
 

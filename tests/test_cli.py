@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,7 +17,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mbmrl import cli, conditions, evaluate, log, recording, registry, scene, settings, video
+from mbmrl import (
+    __version__,
+    cli,
+    conditions,
+    evaluate,
+    log,
+    recording,
+    registry,
+    scene,
+    settings,
+    video,
+)
 from mbmrl.bench import meta, plan, tick
 from mbmrl.commands.common import write_whole
 from mbmrl.engines.base import availability
@@ -95,6 +108,13 @@ def test_the_issue_names_every_flag(
     assert [f for f in flags.split() if f"--{f} " not in told] == []
 
 
+def test_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        command("--version")
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"mbmrl {__version__}\n"
+
+
 def test_help_waits_for_no_heavy_import() -> None:
     code = "import sys, mbmrl.cli as c; print([m for m in ('torch', 'mujoco') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
@@ -111,6 +131,28 @@ def test_a_mistake_in_a_process_of_its_own() -> None:
     assert done.stdout == ""
     assert done.stderr.startswith("mbmrl: no robot is named 'hexapot'; did you mean 'hexapod'?")
     assert done.stderr.count("\n") == 1
+
+
+def test_an_unknown_renderer_is_told_in_one_line() -> None:
+    args = [sys.executable, "-m", "mbmrl.cli", "list", "robots"]
+    env = os.environ | {"MUJOCO_GL": "nonsense"}
+    done = subprocess.run(args, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "MUJOCO_GL: nonsense" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_full_disk_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "rows.json")
+
+    monkeypatch.setattr(cli.List, "__call__", full)
+    assert command("list") == 1
+    told = capsys.readouterr().err
+    assert told.startswith("mbmrl: the disk is full: ")
+    assert "rows.json" in told
 
 
 @pytest.mark.parametrize(
