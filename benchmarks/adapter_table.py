@@ -26,8 +26,9 @@ from matplotlib.figure import Figure
 
 from mbmrl import checkpoint, registry
 from mbmrl.checkpoint import Checkpoint
-from mbmrl.evaluate import Row, difference, gap_closed, mean, ratio, read_rows
+from mbmrl.intervals import difference, gap_closed, mean, ratio
 from mbmrl.plot import COLOURS, INK, STYLE
+from mbmrl.rows import Row, read_rows
 
 
 def loss(made: Checkpoint, agent: str) -> float | None:

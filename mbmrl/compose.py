@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import mujoco
 import numpy as np
@@ -17,6 +18,7 @@ from controllers.learned import LearnedModel
 from controllers.robust import Robust
 from controllers.scripted import Babble, Rest
 from controllers.several import Several
+from mbmrl import checkpoint as checkpoints
 from mbmrl import conditions, registry, tasks
 from mbmrl.checkpoint import Checkpoint, CheckpointError, Learner
 from mbmrl.conditions import Condition
@@ -164,6 +166,19 @@ def task_for(robot: type[Robot], paths: Sequence[str]) -> tasks.Task:
     if others:
         raise ValueError(f"{', '.join(paths)} are of several tasks: {', '.join((task, *others))}")
     return tasks.make(task, robot.spec, paths, robot.speed, robot.size)
+
+
+def checkpoint_for(agent: str, spec: RobotSpec, folder: Path | None) -> Checkpoint | None:
+    """The checkpoint that an agent needs, if it needs one.
+
+    Raises:
+        UnknownName: neither an agent nor an adapter has this name.
+        CheckpointError: there is none, or it is damaged or does not fit.
+    """
+    known = [*AGENTS, *registry.names("adapters")]
+    if agent not in known:
+        raise registry.unknown("agent or adapter", agent, known)
+    return None if agent in (*ON_THE_SIMULATOR, *SCRIPTED) else checkpoints.for_robot(spec, folder)
 
 
 def learned_model(name: str, checkpoint: Checkpoint) -> LearnedModel | Several:

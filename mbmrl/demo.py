@@ -19,11 +19,11 @@ from rich.table import Table
 from rich.text import Text
 
 from mbmrl import conditions, plot, registry, video
-from mbmrl.compose import AGENTS, make_agent
+from mbmrl.compose import AGENTS, checkpoint_for, make_agent
 from mbmrl.episode import Recorder
-from mbmrl.evaluate import checkpoint_for, from_onset, phase
 from mbmrl.log import Run
 from mbmrl.loop import Clock, Loop, run
+from mbmrl.measures import from_onset, phase
 from mbmrl.scene import NoOpenGL
 from mbmrl.types import Plan
 from robots.sim import SimRobot

@@ -14,7 +14,8 @@ from rich.table import Table
 from mbmrl import conditions
 from mbmrl.compose import ON_THE_SIMULATOR, faults
 from mbmrl.conditions import Condition
-from mbmrl.evaluate import Interval, Row, difference, mean, ratio
+from mbmrl.intervals import Interval, difference, mean, ratio
+from mbmrl.rows import Row
 from robots.perturbations.base import Perturbation
 from robots.sim import SimRobot
 

@@ -15,8 +15,8 @@ from controllers.agent import Agent, TrueModel
 from mbmrl import conditions, log
 from mbmrl.control import Control, shielded
 from mbmrl.episode import Recorder
-from mbmrl.evaluate import from_onset, phase
 from mbmrl.loop import Clock, Loop, Ticking, run, settle
+from mbmrl.measures import from_onset, phase
 from mbmrl.types import Plan
 from robots.base import Robot, interruptible, undisturbed
 from robots.shield import Shield

@@ -1,145 +1,47 @@
-"""Robot × condition × agent × episode on paired seeds, and the intervals that reports quote."""
+"""Robot × condition × agent × episode on paired seeds."""
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-import json
 import math
 import multiprocessing
 import signal
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float
 
 from controllers.agent import Agent
 from controllers.learned import LearnedModel
 from controllers.several import Several
-from mbmrl import checkpoint as checkpoints
 from mbmrl import conditions, registry
-from mbmrl.checkpoint import Checkpoint
-from mbmrl.compose import AGENTS, ON_THE_SIMULATOR, SCRIPTED, make_agent
+from mbmrl.compose import ON_THE_SIMULATOR, checkpoint_for, make_agent
 from mbmrl.conditions import Condition
-from mbmrl.episode import Log, run_episodes
-from mbmrl.spec import RobotSpec, SpecError
-from robots.perturbations.base import Perturbation
+from mbmrl.episode import run_episodes
+from mbmrl.measures import MODEL_ERRORS, from_onset, phase, recovery
+from mbmrl.rows import Row
+from mbmrl.spec import SpecError
 from robots.sim import SimRobot
 
 LANES = 32
 """Episodes that run side by side."""
 LANES_TRUE = 4
 """The same for agents that plan on the simulator, which gain nothing by it."""
-WITHOUT_MODEL = (*ON_THE_SIMULATOR, *SCRIPTED)
-"""Agents that need no checkpoint."""
 TIMED = 60
 """Ticks that the decision times come from."""
 TIMED_TRUE = 10
 """The same for the true simulator as the model, which is slow and no real controller."""
-SMOOTH_S, SHOWS_S = 0.5, 3.0
-"""Over how long gains are averaged, and how soon a loss shows, where recovery is timed [s]."""
-MODEL_ERRORS = (
-    "pred_error_prior",
-    "pred_error_adapted",
-    "open_loop_error_prior",
-    "open_loop_error_adapted",
-)
-"""Columns of the log, and of :class:`Row`, that say how well a learned model foresaw."""
-LEG_AND_MOTOR = ("damaged_leg", "damaged_joint", "motor_strength")
 
 Lane: TypeAlias = tuple[Condition, str]
 """What happens to a robot, and the path that it is to follow."""
 Watch = Callable[[int], None]
 """Told how many more ticks of a robot are done."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One episode; "after the onset" is every tick whose observation the condition shaped.
-
-    Attributes:
-        robot: its name.
-        perturbation: the condition as text; ``none`` for the undamaged robot.
-        mirror_trained: whether its side or its name alone kept the condition out of training.
-        agent: what drove.
-        path: that was to be followed; empty where there is none.
-        episode: its number among those of the same condition, path and agent.
-        seed: of the planner and, together with condition and path, of the robot's initial state.
-        return_: −Σ cost · dt with the planner's own cost; ``return`` in JSON.
-        return_after_onset: the same after the onset.
-        score: mean gain after the onset, 1 as wanted.
-        cross_track_m: mean distance from the path after the onset [m]; NaN where there is none.
-        fell: whether the robot ever fell.
-        tick_ms_p50: median time of a decision [ms], see :func:`time_alone`.
-        tick_ms_p99: its 99th percentile.
-        missed_deadlines: how many of the timed decisions took longer than the control period.
-        pred_error_prior: mean squared normalised one-step error of θ* after the onset; NaN without
-            a learned model.
-        pred_error_adapted: the same of the model that planned.
-        open_loop_error_prior: mean squared normalised error of θ* over the ten steps it predicts
-            open loop.
-        open_loop_error_adapted: the same of the model that planned.
-        recovery_s: how long after the onset it was back to what it then kept up, see
-            :func:`recovery` [s]; NaN where nothing happened, or too late to tell.
-    """
-
-    robot: str
-    perturbation: str
-    mirror_trained: bool
-    agent: str
-    path: str
-    episode: int
-    seed: int
-    return_: float
-    return_after_onset: float
-    score: float
-    cross_track_m: float
-    fell: bool
-    tick_ms_p50: float
-    tick_ms_p99: float
-    missed_deadlines: int
-    pred_error_prior: float
-    pred_error_adapted: float
-    open_loop_error_prior: float
-    open_loop_error_adapted: float
-    recovery_s: float = math.nan
-
-    def to_json(self) -> dict[str, Any]:
-        """A plain dictionary; null where a number does not apply."""
-        return {
-            name.rstrip("_"): None if isinstance(v, float) and not math.isfinite(v) else v
-            for name, v in dataclasses.asdict(self).items()
-        }
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Row:
-        """The inverse of :meth:`to_json`."""
-        values: dict[str, Any] = {k: math.nan if v is None else v for k, v in data.items()}
-        return cls(return_=values.pop("return"), **values)
-
-
-def read_rows(files: Iterable[Path]) -> list[Row]:
-    """The rows in files of ``mbmrl eval --json``.
-
-    Raises:
-        ValueError: where one cannot be read as such, or all are empty.
-    """
-    rows: list[Row] = []
-    for file in files:
-        try:
-            rows += [Row.from_json(row) for row in json.loads(file.read_text())]
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise ValueError(f"{file} holds no rows of `mbmrl eval --json` ({error!r})") from error
-    if not rows:
-        raise ValueError("no rows: name files of `mbmrl eval --json`")
-    return rows
 
 
 class Timing(NamedTuple):
@@ -213,19 +115,6 @@ class _Batch(NamedTuple):
     agent: str
     episode: int
     lanes: list[Lane]
-
-
-def checkpoint_for(agent: str, spec: RobotSpec, folder: Path | None) -> Checkpoint | None:
-    """The checkpoint that an agent needs, if it needs one.
-
-    Raises:
-        UnknownName: neither an agent nor an adapter has this name.
-        CheckpointError: there is none, or it is damaged or does not fit.
-    """
-    known = [*AGENTS, *registry.names("adapters")]
-    if agent not in known:
-        raise registry.unknown("agent or adapter", agent, known)
-    return None if agent in WITHOUT_MODEL else checkpoints.for_robot(spec, folder)
 
 
 def evaluate(what: Evaluation, *, jobs: int = 1, watch: Watch = lambda ticks: None) -> list[Row]:
@@ -372,190 +261,3 @@ def _drive(
             )
         )
     return rows
-
-
-class Phase(NamedTuple):
-    """How a part of an episode went; the fields are those of :class:`Row`."""
-
-    return_: float
-    score: float
-    cross_track_m: float
-    fell: bool
-    pred_error_prior: float
-    pred_error_adapted: float
-    open_loop_error_prior: float
-    open_loop_error_adapted: float
-
-
-def phase(log: Log, lane: int, ticks: slice, dt: float) -> Phase:
-    """Measure one robot over some ticks."""
-
-    def mean_of(values: Float[np.ndarray, "t r"] | None) -> float:
-        if values is None:
-            return math.nan
-        there = values[ticks, lane]
-        there = there[~np.isnan(there)]
-        return float(there.mean()) if there.size else math.nan
-
-    return Phase(
-        return_=-float(log.cost[ticks, lane].sum() * dt),
-        score=mean_of(log.gain),
-        cross_track_m=mean_of(log.cross_track),
-        fell=bool(log.fell[ticks, lane].any()),
-        **{name: mean_of(log.info.get(name)) for name in MODEL_ERRORS},
-    )
-
-
-def recovery(gain: Float[np.ndarray, " t"], dt: float) -> float:
-    """How long after an onset a robot was back to nine tenths of what it reaches in the end [s].
-
-    Gains are averaged over :data:`SMOOTH_S`; what it reaches in the end is the mean of the last
-    half. The loss shows as their least value within :data:`SHOWS_S`, and the time counts until they
-    are back: 0 where they were never below, all the time there was where they never come back or
-    nothing is reached.
-
-    Args:
-        gain: from the onset on.
-        dt: control period [s].
-
-    Returns:
-        [s]; NaN for less than twice the time in which a loss shows.
-    """
-    width, shows = max(1, round(SMOOTH_S / dt)), round(SHOWS_S / dt)
-    if len(gain) < 2 * shows:
-        return math.nan
-    wanted = 0.9 * gain[len(gain) // 2 :].mean()
-    mean = np.convolve(gain, np.full(width, 1 / width), "valid")
-    lowest = int(mean[:shows].argmin())
-    if mean[lowest] >= wanted > 0:
-        return 0.0
-    back = np.flatnonzero(mean[lowest:] >= wanted)
-    if wanted <= 0 or not back.size:
-        return len(gain) * dt
-    return float((lowest + back[0] + width) * dt)
-
-
-def from_onset(condition: Sequence[Perturbation], dt: float) -> slice:
-    """The ticks whose observations a condition shaped: what happens at one shows at the next."""
-    onset = min((p.onset for p in condition), default=0.0)
-    return slice(math.ceil(onset / dt - 1e-6) + 1, None)
-
-
-# --- intervals --------------------------------------------------------------------------------
-
-Statistic = Callable[[Float[np.ndarray, "n k"]], Float[np.ndarray, " n"]]
-"""From the means of k columns to one number, for n resamples at once."""
-
-
-class Interval(NamedTuple):
-    """An estimate and its 95 % interval; NaN at both ends where one episode is all there is."""
-
-    estimate: float
-    low: float
-    high: float
-
-    def text(self, *, scale: float = 1.0, digits: int = 2, interval: bool = True) -> str:
-        """``0.84 [0.79, 0.88]``."""
-        if not math.isfinite(self.estimate):
-            return "–"
-        shown = f"{scale * self.estimate:.{digits}f}"
-        if not interval or not math.isfinite(self.low + self.high):
-            return shown
-        return f"{shown} [{scale * self.low:.{digits}f}, {scale * self.high:.{digits}f}]"
-
-
-def bootstrap(
-    values: Float[np.ndarray, "c e k"],
-    statistic: Statistic = lambda means: means[:, 0],
-    *,
-    seed: int = 0,
-    resamples: int = 2000,
-) -> Interval:
-    """Hierarchical percentile bootstrap: conditions are resampled first, episodes within them.
-
-    Columns stay together, so what is compared stays paired. With a single condition the interval
-    is for that condition; with one episode each, for the conditions alone.
-
-    Args:
-        values: c conditions, e episodes of each, k columns.
-        statistic: of the columns' means; the first column's mean when left out.
-        seed: of the resampling.
-        resamples: how many.
-    """
-    c, e, _ = values.shape
-    estimate = float(statistic(values.mean((0, 1))[None])[0])
-    if c * e == 1 or not math.isfinite(estimate):
-        return Interval(estimate, math.nan, math.nan)
-    rng = np.random.default_rng(seed)
-    some_conditions = rng.integers(c, size=(resamples, c, 1))
-    some_episodes = rng.integers(e, size=(resamples, c, e))
-    resampled = statistic(values[some_conditions, some_episodes].mean((1, 2)))
-    return Interval(estimate, *(float(q) for q in np.quantile(resampled, (0.025, 0.975))))
-
-
-def mean(rows: Sequence[Row], column: str, agent: str) -> Interval:
-    """An agent's mean of one of the columns of :class:`Row`."""
-    return bootstrap(_pivot(rows, column, [agent]))
-
-
-def difference(rows: Sequence[Row], column: str, agent: str, other: str) -> Interval:
-    """How much more one agent has than another, paired by condition, path and seed."""
-    return bootstrap(_pivot(rows, column, [agent, other]), lambda m: m[:, 0] - m[:, 1])
-
-
-def ratio(rows: Sequence[Row], column: str, agent: str, other: str) -> Interval:
-    """One agent's mean as a fraction of another's, paired by condition, path and seed."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return bootstrap(_pivot(rows, column, [agent, other]), lambda m: m[:, 0] / m[:, 1])
-
-
-def gap_closed(rows: Sequence[Row], agent: str) -> Interval:
-    """How much of what the oracle scores above the frozen prior an agent gets, paired likewise."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return bootstrap(
-            _pivot(rows, "score", [agent, "frozen", "oracle"]),
-            lambda m: (m[:, 0] - m[:, 1]) / (m[:, 2] - m[:, 1]),
-        )
-
-
-def _pivot(rows: Sequence[Row], column: str, agents: Sequence[str]) -> Float[np.ndarray, "c e k"]:
-    """A value for each condition, episode and agent.
-
-    An agent that drove fewer episodes than another (the oracle is slow) stands beside each of the
-    other's with its mean on the same condition and path.
-    """
-    cells: dict[tuple[str, str], dict[str, list[float]]] = {}
-    # a stable sort, so that rows of several checkpoints are paired in the order they came
-    for row in sorted(rows, key=lambda r: r.seed):
-        cell = cells.setdefault((row.perturbation, row.path), {a: [] for a in agents})
-        if row.agent in cell:
-            cell[row.agent].append(getattr(row, column))
-    by_condition: dict[str, list[Float[np.ndarray, "e k"]]] = {}
-    for (name, _), cell in sorted(cells.items()):
-        most = max(len(values) for values in cell.values())
-        values = [cell[a] for a in agents]
-        columns = [v if len(v) == most else [float(np.mean(v))] * most for v in values]
-        by_condition.setdefault(name, []).append(np.array(columns, float).T)
-    return np.stack([np.concatenate(parts) for parts in by_condition.values()])
-
-
-def groups(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """The parts of a suite that a report shows apart, all of it first; none of them empty."""
-    kinds = {row.perturbation: _kinds(row.perturbation) for row in rows}
-    chosen = {
-        "all": kinds,
-        "leg and motor damage": [n for n, k in kinds.items() if k <= set(LEG_AND_MOTOR)],
-        "mirror image trained": {r.perturbation for r in rows if r.mirror_trained},
-        "mirror image not trained": {r.perturbation for r in rows if not r.mirror_trained},
-        **{f"without {k}": [n for n in kinds if k not in kinds[n]] for k in _all(kinds)},
-    }
-    found = {title: [r for r in rows if r.perturbation in some] for title, some in chosen.items()}
-    return {t: some for t, some in found.items() if some and (t == "all" or len(some) < len(rows))}
-
-
-def _kinds(perturbation: str) -> set[str]:
-    return {part.partition(":")[0] for part in perturbation.split(" + ")}
-
-
-def _all(kinds: dict[str, set[str]]) -> list[str]:
-    return sorted(set().union(*kinds.values()))

@@ -13,9 +13,8 @@ from jaxtyping import Float
 from controllers.base import Planner
 from controllers.scripted import Babble, Script
 from mbmrl import recording, registry, tasks
-from mbmrl.compose import make_agent
+from mbmrl.compose import checkpoint_for, make_agent
 from mbmrl.control import shielded
-from mbmrl.evaluate import checkpoint_for
 from mbmrl.loop import AgentLike, Clock, run
 from mbmrl.spec import RobotSpec
 from mbmrl.types import Plan

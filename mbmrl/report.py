@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mbmrl.evaluate import Row, difference, gap_closed, groups, mean, ratio, read_rows
+from mbmrl.intervals import difference, gap_closed, mean, ratio
+from mbmrl.rows import Row, groups, read_rows
 
 
 def agents_table(rows: Sequence[Row]) -> Table:

@@ -3,67 +3,38 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import queue
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, astuple, dataclass, replace
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import asdict, astuple, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from torch.utils.tensorboard import SummaryWriter
 
-from controllers.agent import Agent, TrueModel
-from controllers.base import SamplingPlanner
-from controllers.scripted import Babble, Explore
 from mbmrl import checkpoint as checkpoints
-from mbmrl import conditions, logs, recording, registry, tasks
-from mbmrl.branching import Branching
+from mbmrl import logs, recording, registry
 from mbmrl.checkpoint import Checkpoint, member_name
-from mbmrl.compose import make_agent, make_planner, task_for
-from mbmrl.data import Episodes, Store, Windows
+from mbmrl.collect import Job, collect_round
+from mbmrl.data import Store, Windows
 from mbmrl.dynamics import Dynamics
-from mbmrl.episode import run_episodes
 from mbmrl.fit import Look, fit
 from mbmrl.graph import NETWORKS
 from mbmrl.precision import rank_correlation
-from mbmrl.settings import Settings, settings_for
+from mbmrl.settings import settings_for
 from mbmrl.spec import RobotSpec
+from mbmrl.workers import Follow, tell, workers
 from robots.sim import SimRobot
 
-PROCESSES = 2
-PERTURBATIONS_AT_ONCE = (0.1, 0.45, 0.3, 0.15)
-"""How often a training episode has 0, 1, 2 or 3 perturbations at once."""
-MID_EPISODE = 0.35
-"""Share of the training episodes in which they begin in mid-episode."""
 HELD_OUT = 8
 """One condition in so many is kept for validation."""
-
-Tell = Callable[[str, float, dict[str, float]], None]
-"""Told (what is being done, how much of it is done, figures for the curves)."""
 
 
 class TrainError(ValueError):
     """Training that cannot be started or resumed as asked."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What every worker needs to know."""
-
-    robot: str
-    out: Path
-    seed: int
-    settings: Settings
-    spec: RobotSpec
-    adapters: tuple[str, ...] = ()
 
 
 def train(
@@ -98,13 +69,13 @@ def train(
         raise TrainError(f"{robot} is not simulated: record it, and train with --data")
     job = _job(robot, cls.spec, out, minutes, seed, adapters, members, network)
     began = _claim(job)
-    with _workers() as (pool, progress, events):
-        follow = _Follow(progress, events, out / "curves")
-        _collect(job, pool, follow, 0, None)
+    with workers() as (pool, progress, events):
+        follow = Follow(progress, events, out / "curves")
+        collect_round(job, pool, follow, 0, None)
         stage = _fit_all(job, pool, follow, "base", (), None)
         for number in range(1, job.settings.rounds + 1):
             stage = _fit_all(job, pool, follow, f"round{number}", (job.settings.adapter,), stage)
-            _collect(job, pool, follow, number, stage)
+            collect_round(job, pool, follow, number, stage)
         last = _fit_all(job, pool, follow, "final", job.adapters, stage)
         follow.close()
     result = checkpoints.load(last)
@@ -159,8 +130,8 @@ def train_from(
     store = Store(out / "data")
     if not store.names():
         store.save("logs", cut)
-    with _workers() as (pool, progress, events):
-        follow = _Follow(progress, events, out / "curves")
+    with workers() as (pool, progress, events):
+        follow = Follow(progress, events, out / "curves")
         stage = _fit_all(job, pool, follow, "base", (), None)
         last = _fit_all(job, pool, follow, "final", job.adapters, stage)
         follow.close()
@@ -253,105 +224,10 @@ def _claim(job: Job, recordings: dict[str, int] | None = None) -> float | None:
     return None
 
 
-# --- collecting -----------------------------------------------------------------------------
-
-
-def _collect(job: Job, pool: Executor, follow: _Follow, number: int, stage: Path | None) -> None:
-    """One round of episodes, in batches that are skipped when they are stored already."""
-    settings = job.settings
-    if stage is None:
-        kinds = ["babble"] * settings.babble + ["expert"] * settings.expert
-    else:
-        # a third with the pooled model: data that adapting controllers alone would not visit
-        third = settings.on_policy // 3
-        kinds = ["default"] * (settings.on_policy - third) + ["pooled"] * third
-    stored = set(Store(job.out / "data").names())
-    futures = []
-    for k in range(0, len(kinds), settings.lanes):
-        name = f"{number}-{k:05d}"
-        if name not in stored:
-            lanes = kinds[k : k + settings.lanes]
-            futures.append(pool.submit(_collect_batch, job, number, k, lanes, name, stage))
-    follow.until_done(futures)
-
-
-def _collect_batch(
-    job: Job, number: int, first: int, kinds: list[str], name: str, stage: Path | None
-) -> None:
-    episodes = []
-    for kind in sorted(set(kinds)):
-        at = first + kinds.index(kind)
-        episodes.append(collect(job, kind, kinds.count(kind), [job.seed, number, at], stage))
-    Store(job.out / "data").save(name, Episodes.joined(episodes))
-
-
-def collect(
-    job: Job, kind: str, count: int, seed: Sequence[int], stage: Path | None = None
-) -> Episodes:
-    """Episodes side by side under drawn conditions.
-
-    Args:
-        job: the training run.
-        kind: ``babble``, ``expert`` (the true simulator plans, with noise), or an agent's name.
-        count: how many episodes.
-        seed: of the conditions, the paths and the noise.
-        stage: the checkpoint to drive with.
-    """
-    rng = np.random.default_rng(seed)
-    cls = registry.load("robots", job.robot)
-    probe, dt = cls(), cls.spec.dt
-    steps = round(job.settings.episode_s / dt)
-    robots, onsets, texts = [], [], []
-    for _ in range(count):
-        number = int(rng.choice(len(PERTURBATIONS_AT_ONCE), p=PERTURBATIONS_AT_ONCE))
-        condition = conditions.sample(probe, rng, "train", number)
-        mid = rng.random() < MID_EPISODE
-        onset = int(rng.integers(steps // 6, steps // 2)) if mid else 0
-        starting = conditions.starting(condition, onset * dt)
-        robots.append(cls(starting, seed=int(rng.integers(2**31))))
-        robots[-1].connect()
-        onsets.append(onset)
-        texts.append(conditions.text(condition))
-    paths = [str(p) for p in rng.choice(tasks.COURSES[cls.task] or [""], count)]
-    agent, branching = _collector(job, kind, robots, paths, int(rng.integers(2**31)), stage)
-    log = run_episodes(robots, agent, (steps + 1) * dt)
-    return Episodes(
-        log.obs.transpose(1, 0, 2),
-        log.act[:-1].transpose(1, 0, 2),
-        np.array(onsets),
-        texts,
-        branching.branches(),
-    )
-
-
-def _collector(
-    job: Job, kind: str, robots: list[SimRobot], paths: list[str], seed: int, stage: Path | None
-) -> tuple[Agent, Branching]:
-    spec, settings = robots[0].spec, job.settings
-    if kind == "babble":
-        agent = Agent(TrueModel([]), Babble(spec, seed), task_for(type(robots[0]), paths))
-        source = make_planner(spec, settings, seed=seed)
-    else:
-        driving = checkpoints.load(stage) if stage else None
-        who = "oracle" if kind == "expert" else kind
-        agent = make_agent(who, robots, driving, paths, seed=seed)
-        assert isinstance(agent.planner, SamplingPlanner)
-        source = agent.planner
-        if kind == "expert":
-            # one iteration from the last plan is good enough to learn from, in a third of the time
-            source.num_samples = source.num_samples[:1]
-        agent.planner = Explore(source, spec, seed)
-    agent.planner = branching = Branching(agent.planner, source, robots, settings.fit.query)
-    return agent, branching
-
-
-# --- fitting ----------------------------------------------------------------------------------
-
-
 def _fit_all(
     job: Job,
     pool: Executor,
-    follow: _Follow,
+    follow: Follow,
     stage: str,
     adapters: Sequence[str],
     before: Path | None,
@@ -427,92 +303,3 @@ def _fit_one(job: Job, stage: str, adapter_name: str, before: Path | None, out: 
     learners = dict(zip(names, pairs, strict=True))
     made = Checkpoint(spec, adapter_name, settings.window, learners, training)
     made.save(out)
-
-
-# --- workers, progress, curves ------------------------------------------------------------------
-
-Events: TypeAlias = "queue.Queue[tuple[str, float, dict[str, float]]]"
-
-_EVENTS: Events | None = None
-
-
-def _start_worker(events: Events) -> None:
-    global _EVENTS
-    _EVENTS = events
-    torch.set_num_threads(1)
-
-
-def tell(label: str, done: float, figures: dict[str, float]) -> None:
-    """Report progress to whoever waits for this worker."""
-    if _EVENTS is not None:
-        _EVENTS.put((label, done, figures))
-
-
-@contextmanager
-def _workers() -> Iterator[tuple[Executor, Progress, Events]]:
-    """A pool that ends with the block, at once where it ends by an exception or Ctrl-C."""
-    context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager:
-        events = manager.Queue()
-        columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
-        pool = ProcessPoolExecutor(
-            PROCESSES, mp_context=context, initializer=_start_worker, initargs=(events,)
-        )
-        with Progress(*columns, TextColumn("{task.fields[figures]}")) as progress:
-            try:
-                yield pool, progress, events
-            except BaseException:
-                for process in list(pool._processes.values()):
-                    process.terminate()
-                raise
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
-
-
-class _Follow:
-    """Shows what the workers tell, as bars here and as curves in TensorBoard."""
-
-    def __init__(self, progress: Progress, events: Events, curves: Path) -> None:
-        self.progress, self.events = progress, events
-        self.writer = SummaryWriter(str(curves))
-        self.bars: dict[str, TaskID] = {}
-
-    def until_done(self, futures: list[Future[None]]) -> None:
-        """Wait for the workers; raises what they raised."""
-        if not futures:
-            return
-        waiting = self.progress.add_task("batches", total=len(futures), figures="")
-        while not all(f.done() for f in futures):
-            self.progress.update(waiting, completed=sum(f.done() for f in futures))
-            self._drain(0.5)
-        self._drain(0.0)
-        self.progress.remove_task(waiting)
-        for future in futures:
-            future.result()
-        self._note(f"{len(futures)} batches done")
-
-    def close(self) -> None:
-        """Flush the curves."""
-        self.writer.close()
-
-    def _note(self, line: str) -> None:
-        """Bars move on a terminal only; a log gets a line at a time."""
-        if not self.progress.console.is_terminal:
-            self.progress.console.print(f"{time.strftime('%H:%M:%S')}  {line}")
-
-    def _drain(self, wait_s: float) -> None:
-        try:
-            while True:
-                self._show(*self.events.get(timeout=wait_s) if wait_s else self.events.get_nowait())
-        except queue.Empty:
-            return
-
-    def _show(self, label: str, done: float, figures: dict[str, float]) -> None:
-        shown = "  ".join(f"{k} {v:.4f}" for k, v in figures.items())
-        if label not in self.bars:
-            self.bars[label] = self.progress.add_task(label, total=1.0, figures=shown)
-        self.progress.update(self.bars[label], completed=done, figures=shown)
-        if figures:
-            self._note(f"{label}  {done:4.0%}  {shown}")
-        for name, value in figures.items():
-            self.writer.add_scalar(f"{label}/{name}", value, round(1000 * done))

@@ -19,8 +19,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mbmrl import log, registry
 from mbmrl.compose import task_for
-from mbmrl.evaluate import from_onset
 from mbmrl.log import Run
+from mbmrl.measures import from_onset
 from mbmrl.plot import DAMAGE, FAINT, INK, colour, followed, smooth, title, words
 from mbmrl.scene import Scene
 from mbmrl.tasks import VelocityTask

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from mbmrl.checkpoint import SHIPPED
-from tests.test_evaluate import row
+from tests.test_intervals import row
 
 MADE = runpy.run_path(str(Path(__file__).parent.parent / "benchmarks" / "adapter_table.py"))
 TRAINED = SimpleNamespace(

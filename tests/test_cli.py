@@ -32,7 +32,8 @@ from mbmrl import (
 from mbmrl.bench import meta, plan, tick
 from mbmrl.commands.common import write_whole
 from mbmrl.engines.base import availability
-from mbmrl.evaluate import Evaluation, Row
+from mbmrl.evaluate import Evaluation
+from mbmrl.rows import Row
 from mbmrl.scene import NoOpenGL
 from tests.dummy import SETTINGS, SPEC, Deaf, SimPointMass
 from tests.recorded import babble

@@ -12,8 +12,9 @@ from rich.console import Console
 from mbmrl import cli, conditions, discriminate, evaluate, registry, settings
 from mbmrl.compose import ON_THE_SIMULATOR, faults
 from mbmrl.discriminate import Results
+from mbmrl.rows import Row
 from tests.dummy import SETTINGS, SimPointMass
-from tests.test_evaluate import row
+from tests.test_intervals import row
 
 SIM = "tests.dummy:SimPointMass"
 LOCKED, SLIPPERY, KNOWN = (
@@ -162,7 +163,7 @@ def test_it_goes_on_where_it_was_cut_off(
     args = ["discriminate", "--robot", SIM, "--seconds", "0.5", "--json", str(file)]
     drive, driven = evaluate._drive, []
 
-    def cut_off(what: object, batch: evaluate._Batch, *rest: object) -> list[evaluate.Row]:
+    def cut_off(what: object, batch: evaluate._Batch, *rest: object) -> list[Row]:
         if len(driven) == 3:
             raise KeyboardInterrupt
         driven.append(batch)
@@ -192,7 +193,7 @@ def test_the_page_is_there_when_robust_is_cut_off(
 ) -> None:
     page, drive = tmp_path / "gaps.md", evaluate._drive
 
-    def cut_off(what: object, batch: evaluate._Batch, *rest: object) -> list[evaluate.Row]:
+    def cut_off(what: object, batch: evaluate._Batch, *rest: object) -> list[Row]:
         if batch.agent == "robust":
             raise KeyboardInterrupt
         return drive(what, batch, *rest)

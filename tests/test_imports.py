@@ -63,6 +63,7 @@ RULES = (
     Rule("mbmrl/recording.py", ("mbmrl.spec",), ("numpy", "jaxtyping", "typing_extensions")),
     Rule("mbmrl/doubts.py", ("mbmrl.spec",), ("numpy", "jaxtyping")),
     Rule("mbmrl/adapters/*", LEARNING),
+    Rule("mbmrl/tasks/*", LEARNING),
     # A checkpoint names its adapter.
     Rule("mbmrl/checkpoint.py", (*LEARNING, "mbmrl.registry")),
     *(Rule(f"{name.replace('.', '/')}.py", LEARNING) for name in LEARNING),

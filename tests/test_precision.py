@@ -11,10 +11,10 @@ import torch
 from mbmrl import checkpoint as checkpoints
 from mbmrl import compose, registry
 from mbmrl.checkpoint import SAME_ORDER, Checkpoint
+from mbmrl.collect import Job, collect
 from mbmrl.data import Windows
 from mbmrl.precision import Rounded, rank_correlation
 from mbmrl.settings import settings_for
-from mbmrl.train import Job, collect
 from robots.hexapod import Hexapod
 
 SHIPPED = checkpoints.shipped()

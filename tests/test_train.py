@@ -24,8 +24,10 @@ from dummy import SPEC, SimPointMass
 from rich.progress import Progress
 
 from controllers.learned import LearnedModel
-from mbmrl import checkpoint, compose, conditions
+from mbmrl import checkpoint, compose, conditions, workers
+from mbmrl import collect as collecting
 from mbmrl import train as training
+from mbmrl.collect import Job, collect
 from mbmrl.compose import learned_model
 from mbmrl.data import BRANCH_EVERY, Episodes, Store
 from mbmrl.dynamics import Dynamics
@@ -34,7 +36,7 @@ from mbmrl.graph import GraphDynamics
 from mbmrl.registry import UnknownName
 from mbmrl.settings import Settings
 from mbmrl.spec import SpecError
-from mbmrl.train import Job, TrainError, collect, train
+from mbmrl.train import TrainError, train
 
 ROBOT = "dummy:SimPointMass"
 TINY = Settings(
@@ -84,12 +86,12 @@ def in_this_process(patience: float = float("inf"), settings: Settings = TINY) -
     pool, events = Inline(patience), queue.Queue()
 
     @contextmanager
-    def workers() -> Iterator[tuple[Executor, Progress, Any]]:
+    def in_line() -> Iterator[tuple[Executor, Progress, Any]]:
         yield pool, Progress(disable=True), events
 
     with pytest.MonkeyPatch.context() as m:
-        m.setattr(training, "_workers", workers)
-        m.setattr(training, "_EVENTS", events)
+        m.setattr(training, "workers", in_line)
+        m.setattr(workers, "_EVENTS", events)
         for module in (training, compose):
             m.setattr(module, "settings_for", lambda robot: settings)
         yield pool
@@ -112,7 +114,7 @@ class Recorded:
         self.collected: list[tuple[str, int, Path | None]] = []
         self.windows: list[tuple[Episodes, bool]] = []
         self.fits: list[dict[str, Any]] = []
-        collect_, windows_, fit_ = training.collect, training.Windows, training.fit
+        collect_, windows_, fit_ = collecting.collect, training.Windows, training.fit
 
         def collect(
             job: Job, kind: str, count: int, seed: Sequence[int], stage: Path | None = None
@@ -131,7 +133,7 @@ class Recorded:
             return fit_(pairs, *args)
 
         with in_this_process() as pool, pytest.MonkeyPatch.context() as m:
-            m.setattr(training, "collect", collect)
+            m.setattr(collecting, "collect", collect)
             m.setattr(training, "Windows", windows)
             m.setattr(training, "fit", fit)
             assert train(ROBOT, out, seed=3) == out

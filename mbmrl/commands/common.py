@@ -18,7 +18,8 @@ from mbmrl import registry
 
 if TYPE_CHECKING:
     from mbmrl.conditions import Condition
-    from mbmrl.evaluate import Evaluation, Row
+    from mbmrl.evaluate import Evaluation
+    from mbmrl.rows import Row
     from robots.base import Robot
     from robots.sim import SimRobot
 

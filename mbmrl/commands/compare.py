@@ -29,7 +29,8 @@ from mbmrl.commands.common import (
 
 if TYPE_CHECKING:
     from mbmrl.discriminate import Results
-    from mbmrl.evaluate import Evaluation, Row
+    from mbmrl.evaluate import Evaluation
+    from mbmrl.rows import Row
 
 
 @dataclass(frozen=True)

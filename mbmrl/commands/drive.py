@@ -94,8 +94,7 @@ class Run:
         import torch
 
         from mbmrl import drive, plot
-        from mbmrl.compose import make_agent
-        from mbmrl.evaluate import checkpoint_for
+        from mbmrl.compose import checkpoint_for, make_agent
         from robots.sim import SimRobot
 
         torch.set_num_threads(1)

@@ -170,9 +170,8 @@ class Render:
         """The robot, driven for the purpose."""
         import torch
 
-        from mbmrl.compose import make_agent
+        from mbmrl.compose import checkpoint_for, make_agent
         from mbmrl.drive import Drive
-        from mbmrl.evaluate import checkpoint_for
 
         torch.set_num_threads(1)
         robot = cls(happens, self.seed)
