@@ -99,3 +99,19 @@ def test_whatever_plans_in_a_simulation_plans_on_topics(name: str) -> None:
     rest = np.zeros(spec.num_obs)
     agent.reset(rest)
     assert agent.act(rest).action.isfinite().all()
+
+
+def test_a_path_brings_its_task_unless_another_is_asked_for() -> None:
+    asked = {p.name: p.default for p in PARAMS} | {"robot": "rover", "agent": "frozen"}
+    made = checkpoints.load(checkpoints.SHIPPED / "rover")
+    for said, task in (
+        ({}, tasks.PathTask),
+        ({"path": "tour"}, tasks.VelocityTask),
+        ({"path": "left"}, tasks.DirectionTask),
+        ({"path": "eight", "task": "reach"}, tasks.ReachTask),
+    ):
+        assert type(agent_for(made, asked | said).task) is task
+    with pytest.raises(ValueError, match="unknown command 'eight'"):
+        agent_for(made, asked | {"path": "eight", "task": "velocity"})
+    with pytest.raises(registry.UnknownName, match="did you mean 'tour'"):
+        agent_for(made, asked | {"path": "tuor"})
