@@ -12,6 +12,7 @@ A mapping says which number of which message a field of the robot is:
       vx: {topic: /odom, path: twist.twist.linear.x}
       hip_goal: {topic: /commands, path: "data[0]", scale: 0.0174533}
     max_gap: 0.1                   # [s]; when left out, 2.5 times the topic's usual period
+    condition: on ice              # what was done to the robot; when left out, nothing is known
 
 A path names fields of the message; in brackets stands an index, or the name of a joint, which is
 looked up in the message's ``name``; ``roll``, ``pitch`` and ``yaw`` are those of a quaternion. A
@@ -95,12 +96,14 @@ class BagMapping:
         spec: of the robot.
         sources: of every field.
         max_gap: [s]; 0 where the topics' own periods decide.
+        condition: what was done to the robot.
     """
 
     robot: str
     spec: RobotSpec
     sources: Mapping[str, Source]
     max_gap: float = 0.0
+    condition: str = ""
 
 
 def load_mapping(file: Path) -> BagMapping:
@@ -121,14 +124,15 @@ def load_mapping(file: Path) -> BagMapping:
         else:
             spec = registry.load("robots", about["robot"]).spec
         robot, gap = str(about.get("robot", spec.name)), float(about.get("max_gap", 0.0))
+        condition = str(about.get("condition", ""))
     except (OSError, YAMLError, TypeError, KeyError, AttributeError, SpecError) as error:
-        raise BagError(f"{file} is no mapping: {error!r}") from error
+        raise BagError(f"{file} is no mapping: {type(error).__name__}: {error}") from error
     names = [f.name for f in (*spec.obs, *spec.act)]
     missing, unknown = [n for n in names if n not in sources], sorted(set(sources) - set(names))
     if missing or unknown:
         told = f"lacks {', '.join(missing)}" if missing else f"has unknown {', '.join(unknown)}"
         raise BagError(f"{file}: {spec.name} has the fields {', '.join(names)}; it {told}")
-    return BagMapping(robot, spec, sources, gap)
+    return BagMapping(robot, spec, sources, gap, condition)
 
 
 @dataclass(frozen=True)
@@ -217,6 +221,7 @@ def resample(mapping: BagMapping, samples: Mapping[str, Samples]) -> Recording:
         stamps=times,
         obs=np.stack(columns, 1),
         act=np.stack(held, 1),
+        condition=mapping.condition,
     )
 
 
@@ -290,5 +295,6 @@ def write(recording: Recording, folder: Path, storage: Format = "mcap") -> None:
                     writer.write(ways[name], at, message)
     (folder / "spec.json").write_text(json.dumps(spec.to_json(), indent=1))
     lines = [f"  {name}: {{topic: {topic}, path: data}}" for name, topic in topics.items()]
-    text = "\n".join([f"robot: {recording.robot}", "spec: spec.json", "fields:", *lines, ""])
+    about = [f"robot: {recording.robot}", f"condition: {json.dumps(recording.condition)}"]
+    text = "\n".join([*about, "spec: spec.json", "fields:", *lines, ""])
     (folder / "mapping.yaml").write_text(text)

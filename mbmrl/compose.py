@@ -102,6 +102,8 @@ def make_agent(
     spec = robots[0].spec
     settings = settings_for(spec.name)
     task = task_for(type(robots[0]), paths)
+    if planner:  # refuses an unknown one, whoever may have no use for it
+        registry.load("planners", planner)
     if name in SCRIPTED:
         return Agent(TrueModel([]), Rest(spec) if name == "zero" else Babble(spec, seed), task)
     if name in ON_THE_SIMULATOR:

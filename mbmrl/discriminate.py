@@ -111,8 +111,9 @@ class Results:
             data = json.loads(file.read_text())
             rows = [Row.from_json(row) for row in data["rows"]]
             found = cls(data["seconds"], data["known"], rows)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{file} is no record of `mbmrl discriminate`: {error!r}") from error
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            told = f"{file} is no record of `mbmrl discriminate`: {type(error).__name__}: {error}"
+            raise ValueError(told) from error
         if found.seconds != seconds:
             raise ValueError(f"{file} holds episodes of {found.seconds:g} s, not {seconds:g}")
         return found

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from mbmrl.rows import Row
 
@@ -33,7 +33,7 @@ class Interval(NamedTuple):
 
 
 def bootstrap(
-    values: Float[np.ndarray, "c e k"],
+    values: Iterable[Float[np.ndarray, "_ k"]],
     statistic: Statistic = lambda means: means[:, 0],
     *,
     seed: int = 0,
@@ -45,20 +45,34 @@ def bootstrap(
     is for that condition; with one episode each, for the conditions alone.
 
     Args:
-        values: c conditions, e episodes of each, k columns.
+        values: of each condition k columns, with a row an episode; every condition counts alike.
         statistic: of the columns' means; the first column's mean when left out.
         seed: of the resampling.
         resamples: how many.
     """
-    c, e, _ = values.shape
-    estimate = float(statistic(values.mean((0, 1))[None])[0])
-    if c * e == 1 or not math.isfinite(estimate):
+    found = [np.asarray(v) for v in values]
+    count = np.array([len(v) for v in found])
+    c, e = len(found), count.max()
+    filled = np.stack([np.pad(v, ((0, e - len(v)), (0, 0))) for v in found])
+    driven = np.arange(e) < count[:, None]
+    estimate = float(statistic(_means(filled, driven)[None])[0])
+    if count.sum() == 1 or not math.isfinite(estimate):
         return Interval(estimate, math.nan, math.nan)
     rng = np.random.default_rng(seed)
-    some_conditions = rng.integers(c, size=(resamples, c, 1))
-    some_episodes = rng.integers(e, size=(resamples, c, e))
-    resampled = statistic(values[some_conditions, some_episodes].mean((1, 2)))
+    which = rng.integers(c, size=(resamples, c))
+    episodes = rng.integers(math.lcm(*count.tolist()), size=(resamples, c, e))
+    some = filled[which[..., None], episodes % count[which][..., None]]
+    resampled = statistic(_means(some, driven[which]))
     return Interval(estimate, *(float(q) for q in np.quantile(resampled, (0.025, 0.975))))
+
+
+def _means(
+    values: Float[np.ndarray, "*b c e k"], driven: Bool[np.ndarray, "*b c e"]
+) -> Float[np.ndarray, "*b k"]:
+    """Over the episodes of each condition that were driven, then over the conditions."""
+    of_each = (values * driven[..., None]).sum(-2) / driven.sum(-1)[..., None]
+    mean: Float[np.ndarray, "*b k"] = of_each.mean(-2)
+    return mean
 
 
 def mean(rows: Sequence[Row], column: str, agent: str) -> Interval:
@@ -86,11 +100,14 @@ def gap_closed(rows: Sequence[Row], agent: str) -> Interval:
         )
 
 
-def _pivot(rows: Sequence[Row], column: str, agents: Sequence[str]) -> Float[np.ndarray, "c e k"]:
-    """A value for each condition, episode and agent.
+def _pivot(
+    rows: Sequence[Row], column: str, agents: Sequence[str]
+) -> list[Float[np.ndarray, "_ k"]]:
+    """Of each condition a value for each episode and agent; NaN where they have none in common.
 
-    An agent that drove fewer episodes than another (the oracle is slow) stands beside each of the
-    other's with its mean on the same condition and path.
+    What one of them did not drive on a path is left out for all. An agent that drove fewer
+    episodes than another (the oracle is slow) stands beside each of the other's with its mean on
+    the same condition and path.
     """
     cells: dict[tuple[str, str], dict[str, list[float]]] = {}
     # a stable sort, so that rows of several checkpoints are paired in the order they came
@@ -100,8 +117,11 @@ def _pivot(rows: Sequence[Row], column: str, agents: Sequence[str]) -> Float[np.
             cell[row.agent].append(getattr(row, column))
     by_condition: dict[str, list[Float[np.ndarray, "e k"]]] = {}
     for (name, _), cell in sorted(cells.items()):
+        if not all(cell.values()):
+            continue
         most = max(len(values) for values in cell.values())
         values = [cell[a] for a in agents]
         columns = [v if len(v) == most else [float(np.mean(v))] * most for v in values]
         by_condition.setdefault(name, []).append(np.array(columns, float).T)
-    return np.stack([np.concatenate(parts) for parts in by_condition.values()])
+    nothing = np.full((1, len(agents)), math.nan)
+    return [np.concatenate(parts) for parts in by_condition.values()] or [nothing]

@@ -140,11 +140,5 @@ def whole_episodes(folder: Path, spec: RobotSpec, ticks: int, condition: str) ->
     Raises:
         RecordingError: for a folder of another robot.
     """
-    if not recording.files(folder):
-        return 0
-    found = recording.load_all(folder)
-    try:
-        spec.check_fits(found[0].spec)
-    except ValueError as error:
-        raise recording.RecordingError(f"{folder} is of another robot: {error}") from error
+    found = recording.beside(folder, spec)
     return sum(len(r) >= ticks and r.condition == condition for r in found)

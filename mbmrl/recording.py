@@ -186,3 +186,18 @@ def load_all(where: Path) -> list[Recording]:
                 f"{path} is not of the same robot as {paths[0]}: {error}"
             ) from error
     return found
+
+
+def beside(folder: Path, spec: RobotSpec) -> list[Recording]:
+    """What a folder holds already that recordings of this robot are to be put into.
+
+    Raises:
+        RecordingError: one is damaged, or of another robot.
+    """
+    found = load_all(folder) if files(folder) else []
+    try:
+        for recording in found[:1]:
+            spec.check_fits(recording.spec)
+    except SpecError as error:
+        raise RecordingError(f"{folder} is of another robot: {error}") from error
+    return found

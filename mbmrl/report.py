@@ -5,6 +5,7 @@ Rows of several checkpoints (training seeds) are pooled, paired by condition, pa
 
 from __future__ import annotations
 
+import argparse
 import math
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from rich.table import Table
 
 from mbmrl.intervals import difference, gap_closed, mean, ratio
 from mbmrl.rows import Row, groups, read_rows
+from mbmrl.tasks import COURSES
 
 
 def agents_table(rows: Sequence[Row]) -> Table:
@@ -99,10 +101,30 @@ def _table(title: str, columns: Sequence[str]) -> Table:
     return table
 
 
-def main(files: Sequence[str]) -> None:
+def check_alike(rows: Sequence[Row]) -> None:
+    """Refuse rows whose scores mean different things: of several robots, or of several tasks.
+
+    Raises:
+        ValueError: says which.
+    """
+    robots, paths = sorted({r.robot for r in rows}), {r.path for r in rows}
+    if len(robots) > 1:
+        raise ValueError(f"rows of several robots: {', '.join(robots)}")
+    if not any(paths <= set(courses or [""]) for courses in COURSES.values()):
+        raise ValueError(f"rows of several tasks: {', '.join(sorted(paths))}")
+
+
+def main(args: Sequence[str]) -> None:
     """Print the tables of the rows in the files; the first agent is compared with the others."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mbmrl.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("rows", nargs="+", type=Path, help="files of `mbmrl eval --json`")
     try:
-        rows = read_rows(map(Path, files))
+        rows = read_rows(parser.parse_args(args).rows)
+        check_alike(rows)
     except ValueError as error:
         sys.exit(f"report: {error}")
     console = Console(width=160)

@@ -75,7 +75,12 @@ class Row:
     def from_json(cls, data: dict[str, Any]) -> Row:
         """The inverse of :meth:`to_json`."""
         values: dict[str, Any] = {k: math.nan if v is None else v for k, v in data.items()}
-        return cls(return_=values.pop("return"), **values)
+        row = cls(return_=values.pop("return"), **values)
+        kinds = {"str": str, "bool": bool, "int": int, "float": float | int}
+        for f in dataclasses.fields(cls):
+            if not isinstance(getattr(row, f.name), kinds[str(f.type)]):
+                raise TypeError(f"{f.name} is no {f.type}: {getattr(row, f.name)!r}")
+        return row
 
 
 def read_rows(files: Iterable[Path]) -> list[Row]:
@@ -89,7 +94,8 @@ def read_rows(files: Iterable[Path]) -> list[Row]:
         try:
             rows += [Row.from_json(row) for row in json.loads(file.read_text())]
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise ValueError(f"{file} holds no rows of `mbmrl eval --json` ({error!r})") from error
+            told = f"{file} holds no rows of `mbmrl eval --json`: {type(error).__name__}: {error}"
+            raise ValueError(told) from error
     if not rows:
         raise ValueError("no rows: name files of `mbmrl eval --json`")
     return rows

@@ -194,7 +194,7 @@ def _charts(runs: Sequence[Run], ticks: int) -> list[_Chart]:
     def chart(name: str, values: np.ndarray, marks: dict[float, str]) -> _Chart:
         return _Chart(name, first.time[:ticks], values, colours, marks, first.onset, end)
 
-    if _follows(first):
+    if all(_follows(run) for run in runs):
         off = np.stack([100 * run.log.cross_track[:ticks, 0] for run in runs])
         top = max(5.0, math.ceil(off.max() / 5) * 5)
         charts = [chart("off the path [cm]", off, {v: f"{v:g}" for v in (0.0, top / 2, top)})]

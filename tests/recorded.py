@@ -13,11 +13,13 @@ from mbmrl.log import Run
 from mbmrl.loop import Clock, Loop, run
 
 
-def babble(robot: str, *perturbations: str, agent: str = "default", ticks: int = 8) -> Run:
+def babble(
+    robot: str, *perturbations: str, agent: str = "default", ticks: int = 8, path: str = ""
+) -> Run:
     """Drive the robot, and make up what a model would have foreseen."""
     cls = registry.load("robots", robot)
     driven = cls([conditions.parse(p) for p in perturbations], seed=0)
-    (path,) = tasks.usual(cls.task)
+    path = path or tasks.usual(cls.task)[0]
     task = task_for(cls, [path])
     recorder, qpos = Recorder(task), []
 

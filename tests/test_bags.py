@@ -236,10 +236,11 @@ def test_a_bag_that_cannot_be_read_is_refused(damage: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
 def test_what_is_written_is_read_again(storage: Any, tmp_path: Path) -> None:
-    whole = made(50)
+    whole = made(50, condition='wet: "very"')
     bags.write(whole, tmp_path / "bag", storage)
     found = imported(tmp_path / "bag")
     assert (found.spec, found.robot) == (whole.spec, whole.robot)
+    assert found.condition == whole.condition
     np.testing.assert_allclose(found.obs, whole.obs, atol=1e-6)
     np.testing.assert_allclose(found.act, whole.act, atol=1e-6)
     assert found.epoch + found.stamps[0] == pytest.approx(whole.epoch + whole.stamps[0])
@@ -311,6 +312,16 @@ def test_there_and_back_by_the_commands(tmp_path: Path, capsys: pytest.CaptureFi
     np.testing.assert_array_equal(first.obs, second.obs)
     whole = logs.of_run(log.load(tmp_path / "run"))
     np.testing.assert_allclose(first.obs, whole.obs, atol=1e-6)
+
+
+def test_a_folder_of_another_robot_takes_no_import(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log.save(tmp_path / "run", babble("hexapod", ticks=10))
+    recording.save(tmp_path / "data" / "0000.episode", made())
+    assert run("import", tmp_path / "run", "--out", tmp_path / "data") == 2
+    assert "data is of another robot" in capsys.readouterr().err
+    assert len(recording.load_all(tmp_path / "data")) == 1
 
 
 def test_what_is_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -176,7 +176,8 @@ def test_a_full_disk_is_told_in_one_line(
         (["run", "--robot", REAL, "--perturb", "friction:scale=2"], "is not simulated"),
         (["run", "--robot", REAL, "--adapter", "oracle"], "needs a simulated robot"),
         (["run", "--robot", SIM, "--checkpoint", "absent"], "no checkpoint in absent"),
-        (["run", "--adapter", "zero", "--out", __file__], "exists"),
+        (["run", "--adapter", "zero", "--planner", "nosuch"], "no planner is named 'nosuch'"),
+        (["run", "--adapter", "zero", "--out", __file__], "test_cli.py: this is no folder"),
         (["eval", "--robot", REAL], "is not simulated"),
         (["eval", "--episodes", 0], "--episodes is a positive number"),
         (["eval", "--jobs", 0], "--jobs is a positive number"),
@@ -647,6 +648,15 @@ def test_train_passes_on_what_to_train(
     monkeypatch.setattr("mbmrl.train.train", lambda *args: asked.append(args) or args[1])
     assert command("train", "--robot", SIM, "--out", tmp_path, "--minutes", 2, *flag) == 0
     assert asked == [(SIM, tmp_path, 2.0, 0, adapters, members, network)]
+
+
+def test_train_tells_what_was_there_already(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("mbmrl.train.train", lambda *args: args[1])
+    (tmp_path / "config.json").touch()
+    assert command("train", "--robot", SIM, "--out", tmp_path) == 0
+    assert "was there already" in capsys.readouterr().out
 
 
 def test_train_tells_how_to_drive_what_it_made(

@@ -109,6 +109,24 @@ def test_what_does_not_apply_is_a_dash() -> None:
     assert bootstrap(np.full((2, 2, 1), np.nan)).text() == "–"
 
 
+def test_every_condition_counts_alike_however_often_it_was_driven() -> None:
+    few, many = np.full((1, 1), 1.0), np.array([[0.0], [0.2], [0.4], [0.2]])
+    found = bootstrap([few, many])
+    assert found.estimate == pytest.approx((1.0 + 0.2) / 2)
+    assert found.low >= 0.0 and found.high == 1.0
+    even = np.random.default_rng(5).normal(size=(9, 4, 1))
+    uneven = bootstrap([v[: 2 + 2 * (k % 2)] for k, v in enumerate(even)])
+    assert uneven.high - uneven.low > 0.9 * (bootstrap(even).high - bootstrap(even).low)
+
+
+def test_what_one_agent_did_not_drive_is_left_out() -> None:
+    rows = [row(a, slip, score=x) for a, x in (("a", 1.0), ("b", 0.5)) for slip in (WEAK, "none")]
+    rows += [row("a", "friction:scale=0.1", score=9.0), row("a", WEAK, seed=1, score=1.0)]
+    rows += [row("b", WEAK, seed=1, score=0.0)]
+    assert intervals.difference(rows, "score", "a", "b").estimate == pytest.approx(0.625)
+    assert intervals.difference(rows, "score", "a", "c").text() == "–"
+
+
 def test_rows_are_paired_by_condition_path_and_seed() -> None:
     """In whatever order they come; here the difference is the same everywhere."""
     rows = [
@@ -180,6 +198,41 @@ def test_a_report_of_no_rows_says_so(held: str, tmp_path: Path) -> None:
         report.main([str(file)])
     with pytest.raises(SystemExit, match="no rows"):
         report.main([str(tmp_path / "missing.json")])
+
+
+def test_a_report_of_what_is_no_text_does_not_print_it(tmp_path: Path) -> None:
+    file = tmp_path / "run.png"
+    file.write_bytes(bytes(range(256)) * 100)
+    with pytest.raises(SystemExit) as end:
+        report.main([str(file)])
+    assert len(str(end.value)) < 300 + len(str(file))
+
+
+def test_a_report_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        report.main(["--help"])
+    assert end.value.code == 0
+    assert "mbmrl eval --json" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [({"robot": "ant"}, "several robots: ant, hexapod"), ({"path": "tour"}, "several tasks")],
+)
+def test_a_report_refuses_scores_that_mean_different_things(
+    other: dict[str, str], why: str, tmp_path: Path
+) -> None:
+    rows = [row("a", score=0.5), dataclasses.replace(row("a", score=0.5), **other)]
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps([r.to_json() for r in rows]))
+    with pytest.raises(SystemExit, match=why):
+        report.main([str(file)])
+
+
+@pytest.mark.parametrize("wrong", [{"score": "x"}, {"fell": "yes"}, {"seed": 0.5}, {"agent": 3}])
+def test_a_row_of_the_wrong_kind_is_no_row(wrong: dict[str, object]) -> None:
+    with pytest.raises(TypeError, match=next(iter(wrong))):
+        Row.from_json(row("a").to_json() | wrong)
 
 
 def test_tables_tell_agents_apart() -> None:

@@ -181,6 +181,12 @@ def test_a_script_decides(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.act[10:, 0], -found.obs[10:, 0], atol=1e-6)
 
 
+def test_no_condition_can_be_asked_for_by_name(tmp_path: Path) -> None:
+    args = ["record", "--robot", SIM, "--condition", "none", "--seconds", 1, "--out", tmp_path]
+    assert command(*args) == 0
+    assert recording.load(tmp_path / "0000.episode").condition == "none"
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -191,6 +197,10 @@ def test_a_script_decides(tmp_path: Path) -> None:
         (["--share", 1.1], "--share is above 0"),
         (["--episodes", 0], "--episodes is a positive number"),
         (["--robot", "absent"], "no robot is named 'absent'"),
+        (
+            ["--robot", SIM, "--condition", "motor_strength:scale=0.5,onset=9", "--seconds", 2],
+            "motor_strength begins at 9 s: the end is at 2 s",
+        ),
     ],
 )
 def test_mistakes(

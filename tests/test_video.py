@@ -343,6 +343,13 @@ def test_numbers_tell_speed_and_target(
     assert ("off the path" in numbers) == (robot == "hexapod")
 
 
+@pytest.mark.parametrize("paths", [("eight", "tour"), ("tour", "eight")])
+def test_runs_of_two_tasks_beside_each_other_show_what_both_have(paths: tuple[str, str]) -> None:
+    runs = [babble("rover", path=path) for path in paths]
+    assert [chart.name for chart in video._charts(runs, 8)] == ["speed [m/s]", "model error"]
+    assert video._charts([runs[paths.index("eight")]], 8)[0].name == "off the path [cm]"
+
+
 def test_slow_swimmer_has_digits_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "of 0.080 m/s" in " ".join(said(babble("swimmer"), 5, monkeypatch))
 

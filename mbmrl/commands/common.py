@@ -121,10 +121,15 @@ def condition(cls: type[SimRobot], texts: Sequence[str], seconds: float) -> Cond
             raise UsageError("--perturb none excludes every other --perturb")
         return ()
     condition = tuple(conditions.parse(text, onset) for text in texts)
+    check_times(condition, seconds)
+    return condition
+
+
+def check_times(condition: Condition, seconds: float) -> None:
+    """Refuse what would begin only after the end."""
     for p in condition:
         if p.onset >= seconds:
             raise UsageError(f"{p.name} begins at {p.onset:g} s: the end is at {seconds:g} s")
-    return condition
 
 
 def courses(cls: type[Robot], wanted: tuple[str, ...] | None, count: int) -> tuple[str, ...]:
@@ -221,6 +226,8 @@ def check_file(file: Path | None, flag: str = "--json") -> None:
 
 def check_folder(folder: Path, flag: str = "--out") -> None:
     """Refuse now a folder that is there and that nothing could be written to in the end."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{flag} {folder}: this is no folder")
     if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"{flag}: nobody may write to {folder}")
 

@@ -16,6 +16,7 @@ from mbmrl.commands.common import (
     Seed,
     UsageError,
     check_numbers,
+    check_times,
     driving,
     load_robot,
     loading,
@@ -86,8 +87,10 @@ class Record:
         simulated = issubclass(cls, SimRobot)
         robot: Robot
         if issubclass(cls, SimRobot):
-            parts = self.condition.split(" + ") if self.condition else []
-            robot = cls([conditions.parse(p) for p in parts], self.seed)
+            parts = self.condition.split(" + ") if self.condition not in ("", "none") else []
+            happens = tuple(conditions.parse(p) for p in parts)
+            check_times(happens, self.seconds)
+            robot = cls(happens, self.seed)
         else:
             with loading(self.robot):
                 robot = cls()
@@ -239,6 +242,7 @@ class Import:
                 if found.back:
                     print(f"{name}: {found.back} samples that go back in time are left out")
             made = [bags.resample(mapping, samples)]
+        recording.beside(self.out, made[0].spec)  # refuses what would make the folder unreadable
         for r, path in zip(made, recording.numbered(self.out), strict=False):
             r = dataclasses.replace(r, condition=self.condition or r.condition, name=path.stem)
             recording.save(path, r)

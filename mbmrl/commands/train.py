@@ -80,6 +80,7 @@ class Train:
         from mbmrl import recording
         from mbmrl.train import train, train_from
 
+        there = (self.out / "config.json").is_file()
         adapters = split(self.adapter)
         if adapters == ("all",):
             every = {a: registry.load("adapters", a) for a in registry.names("adapters")}
@@ -93,4 +94,5 @@ class Train:
         else:
             robot = self.robot or "hexapod"
             out = train(robot, self.out, *how)
-        print(f"The checkpoint lies in {out}: try `mbmrl run --robot {robot} --checkpoint {out}`")
+        lies = "was there already, in" if there else "lies in"
+        print(f"The checkpoint {lies} {out}: try `mbmrl run --robot {robot} --checkpoint {out}`")
