@@ -161,6 +161,8 @@ def task_for(robot: type[Robot], paths: Sequence[str]) -> tasks.Task:
         ValueError: for a name that is no course of its, or courses of several tasks at once.
     """
     known = tasks.offered(robot.task, robot.spec)
+    if set(known) == {""} and any(paths):
+        raise ValueError(f"{robot.spec.name} follows no path")
     for path in paths:
         if path not in known:
             raise registry.unknown("path", path, list(known))

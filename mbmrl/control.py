@@ -80,7 +80,7 @@ class Control:
         """One period; raises what nobody foresaw, and what does not end."""
         start = time.perf_counter()
         if self.stop.reason:
-            self._rest(f"stopped: {self.stop.reason}")
+            self.rest(f"stopped: {self.stop.reason}")
             return
         try:
             if not self._begun:
@@ -94,7 +94,7 @@ class Control:
         except (Stale, BadObservation, Unsafe) as error:
             stale = isinstance(error, Stale)
             if stale or self.bad.bad() or not self._begun:
-                self._rest(str(error))
+                self.rest(str(error))
             else:
                 self._gap(str(error))
                 self.robot.again()
@@ -106,7 +106,8 @@ class Control:
             self.state, self._driving = "driving", True
             self.took.append(time.perf_counter() - start)
 
-    def _rest(self, why: str) -> None:
+    def rest(self, why: str) -> None:
+        """The safe command instead of a period; the history is gone."""
         self._gap(why)
         self.robot.rest()
 

@@ -114,6 +114,15 @@ class Envelope:
     velocity: Float[np.ndarray, " u"]
     effort: Float[np.ndarray, " u"]
 
+    def __post_init__(self) -> None:
+        """Refuse what no robot could keep to."""
+        low, high = self.position
+        if (low > high).any() or (self.velocity < 0).any() or (self.effort < 0).any():
+            raise ValueError(
+                f"nothing lies between positions {low} and {high} at speeds to {self.velocity} "
+                f"and efforts to {self.effort}"
+            )
+
     def check(
         self,
         names: Sequence[str],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,8 @@ from robots.topics import IMU, JOINT_STATES, KNOWN, ODOM, Layout, joints
 
 ACKNOWLEDGED = 0.5
 """So long it waits until everybody who listens has the stop command [s]."""
+READS = 50
+"""So many readings tell whether states come as often as they are read."""
 INTERFACES = ("effort", "position", "velocity")
 
 
@@ -154,6 +157,7 @@ class Topics(Robot):
         self._arrived = threading.Condition()
         self._fresh: set[str] = set()
         self._went_back = ""
+        self._news: deque[bool] = deque(maxlen=READS)
         self._publisher: Any = None
         self._sending = threading.Lock()
         self._intake: Any = None
@@ -203,7 +207,7 @@ class Topics(Robot):
             Stale: a sample is too old.
             Unsafe: a joint is outside its envelope.
         """
-        self.await_state(self.sync_s)
+        self._news.append(self.await_state(self.sync_s))
         with self._arrived:
             messages, now = dict(self.messages), time.monotonic()
             self._fresh.clear()
@@ -263,7 +267,18 @@ class Topics(Robot):
         while not self.guard.at_rest() and time.monotonic() < end:
             time.sleep(self.spec.dt)
             self.rest()
-        self._publisher.wait_for_all_acked(Duration(seconds=ACKNOWLEDGED))
+        acknowledged = self._publisher.wait_for_all_acked(Duration(seconds=ACKNOWLEDGED))
+        if not (acknowledged and self.heard()):
+            self.node.get_logger().error(f"nobody confirms the stop command on {self.topic}")
+
+    @property
+    def topic(self) -> str:
+        """The full name of the topic of its commands."""
+        return str(self.node.resolve_topic_name(self.output.topic))
+
+    def heard(self) -> bool:
+        """Whether anybody listens to the commands."""
+        return self._publisher is not None and self._publisher.get_subscription_count() > 0
 
     def await_state(self, seconds: float) -> bool:
         """Wait until every topic has brought something that was not read yet; whether they have."""
@@ -282,6 +297,10 @@ class Topics(Robot):
         if self.output.interface == "position" and JOINT_STATES in self.messages:
             where = joints(self.messages[JOINT_STATES], self.output.joints, "position")
         self.guard.start(where)
+
+    def repeats(self) -> float:
+        """The share of the last readings for which some topic had brought nothing new."""
+        return 1 - sum(self._news) / len(self._news) if len(self._news) == READS else 0.0
 
     def age(self) -> float:
         """Of the oldest of the newest samples [s]."""

@@ -197,7 +197,13 @@ def _numbers(topic: str, message: Any) -> dict[str, float]:  # noqa: ANN401
             for n, v in zip(names, values, strict=True)
         }
     if topic == IMU:
-        return {**_angles(message.orientation), **_get(message.angular_velocity, RATES)}
+        angles, rates = _angles(message.orientation), _get(message.angular_velocity, RATES)
+        # REP 145: a first covariance of −1 says that the part is not measured
+        if message.orientation_covariance[0] == -1:
+            angles = dict.fromkeys(angles, math.nan)
+        if message.angular_velocity_covariance[0] == -1:
+            rates = dict.fromkeys(rates, math.nan)
+        return {**angles, **rates}
     pose, twist = message.pose.pose, message.twist.twist
     return {
         **_get(pose.position, PLACE),

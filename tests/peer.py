@@ -147,7 +147,8 @@ class Peer:
         self.speaking.set()
         self.executor.shutdown()
         for thread in self.threads:
-            thread.join(5.0)
+            thread.join(LONG)
+        self.node.destroy_node()  # in order, not whenever garbage is collected
         rclpy.shutdown(context=self.context)
 
     def wait(self, what: Callable[[], bool], seconds: float = LONG) -> None:

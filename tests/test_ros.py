@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from geometry_msgs.msg import Twist
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
+from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
@@ -290,6 +292,114 @@ def test_a_stop_is_latched(peer: Peer) -> None:
         peer.next_command(PUSH)
 
 
+def test_a_stop_holds_until_it_is_released_whatever_becomes_active(peer: Peer) -> None:
+    peer.controller("Pusher", "autostart=false")
+    assert peer.call(Trigger, f"{CONTROLLER}/stop").success  # before there is anything to stop
+    assert change(peer, Transition.TRANSITION_CONFIGURE)
+    for _ in range(REPEATS):
+        assert change(peer, Transition.TRANSITION_ACTIVATE)
+        first = len(peer.commands)
+        peer.wait(lambda first=first: len(peer.commands) > first + 10)  # type: ignore[misc]
+        assert all(np.allclose(c, SAFE) for _, c in peer.commands[first:])
+        assert change(peer, Transition.TRANSITION_DEACTIVATE)
+    assert change(peer, Transition.TRANSITION_ACTIVATE)
+    assert peer.call(Trigger, f"{CONTROLLER}/reset").success
+    peer.next_command(PUSH)
+
+
+def test_a_transition_that_there_is_not_is_refused_and_the_node_lives(peer: Peer) -> None:
+    process = peer.controller()
+    peer.next_command(PUSH)
+    for what in (Transition.TRANSITION_CLEANUP, Transition.TRANSITION_CONFIGURE, 99):
+        assert not change(peer, what)
+    assert peer.call(Trigger, f"{CONTROLLER}/stop").success
+    peer.next_command(SAFE)
+    assert "Traceback" not in process.told
+
+
+def test_who_was_shut_down_leaves_the_robot_to_others(peer: Peer) -> None:
+    peer.controller("Pusher", "autostart=false")
+    assert change(peer, Transition.TRANSITION_CONFIGURE)
+    eventually(lambda: peer.node.count_publishers(COMMANDS) == 1)
+    assert change(peer, Transition.TRANSITION_INACTIVE_SHUTDOWN)
+    eventually(lambda: peer.node.count_publishers(COMMANDS) == 0)
+
+
+def test_commands_that_nobody_hears_are_told(peer: Peer) -> None:
+    peer.controller("Pusher", "command_topic=/typo/commands")
+    peer.wait(lambda: peer.diagnostics.get("") == "nobody listens to /typo/commands")
+
+
+def test_states_that_come_too_seldom_are_told(peer: Peer) -> None:
+    spoken: list[object] = []
+
+    def half(messages: dict[str, Any]) -> None:
+        spoken.append(messages)
+        if len(spoken) % 2:
+            del messages["odom"]
+
+    peer.controller()
+    peer.next_command(PUSH)
+    peer.wait(lambda: peer.diagnostics.get("") == "driving")
+    peer.lie = half
+    peer.wait(lambda: "slower than one in" in peer.diagnostics.get("", ""))
+    peer.lie = lambda messages: None
+    peer.wait(lambda: peer.diagnostics.get("") == "driving")
+
+
+def test_where_simulated_time_stands_still_the_robot_is_stopped(peer: Peer) -> None:
+    clock = peer.node.create_publisher(Clock, "/clock", 1)
+    ticking = threading.Event()
+    ticking.set()
+
+    def tick(messages: dict[str, Any]) -> None:
+        if ticking.is_set():
+            clock.publish(Clock(clock=messages["imu"].header.stamp))
+
+    peer.lie = tick
+    peer.controller("Pusher", "use_sim_time=true")
+    for _ in range(REPEATS):
+        peer.next_command(PUSH)
+        ticking.clear()
+        peer.next_command(SAFE)
+        assert "simulated time stands still" in peer.next_diagnostics()["state"]
+        ticking.set()
+
+
+def test_without_a_clock_simulated_time_is_refused(peer: Peer) -> None:
+    process = peer.controller("Pusher", "use_sim_time=true", "state_timeout=5.0")
+    assert process.popen.wait(LONG) == 1
+    assert "no /clock came within 5 s" in process.told
+
+
+@pytest.mark.parametrize("autostart", [True, False])
+def test_a_signal_ends_the_wait_for_the_robot(peer: Peer, autostart: bool) -> None:
+    peer.speaking.clear()
+    waits = ("state_timeout=600.0", f"autostart={str(autostart).lower()}")
+    process = peer.controller("Pusher", *waits)
+    if not autostart:
+        client = peer.node.create_client(ChangeState, f"{CONTROLLER}/change_state")
+        assert client.wait_for_service(LONG)
+        configure = Transition(id=Transition.TRANSITION_CONFIGURE)
+        client.call_async(ChangeState.Request(transition=configure))
+    eventually(lambda: peer.node.count_subscribers("/imu") == 1)
+    assert process.kill(signal.SIGTERM) == 0
+    assert "interrupted while it waited" in process.told
+
+
+def test_what_is_set_wins_over_every_section_of_a_file(peer: Peer) -> None:
+    file = peer.folder / "it.yaml"
+    file.write_text("""
+        /**: {ros__parameters: {robot: rover}}
+        mbmrl_robot: {ros__parameters: {robot: hexapod}}
+        lead: {ros__parameters: {robot: hexapod}}
+        """)
+    for renamed in ([], ["--remap", "__node=lead"]):
+        process = peer.start("robot", "--params", str(file), "--set", "robot=nix", *renamed)
+        assert process.popen.wait(LONG) == 2
+        assert "no robot is named 'nix'" in process.told
+
+
 @repeated
 def test_the_watchdog_speaks_when_the_controller_was_killed(peer: Peer, repeat: int) -> None:
     timeout = 0.1
@@ -320,6 +430,13 @@ def test_the_watchdog_holds_back_what_is_no_command(peer: Peer) -> None:
         raw.publish(Float64MultiArray(data=data))
     peer.next_command((0.0, 0.0))
     assert {tuple(c) for _, c in peer.commands} == {(0.5, 0.5), (0.0, 0.0)}
+
+
+def test_a_watchdog_does_not_listen_to_itself(peer: Peer) -> None:
+    flags = ["--set", "safe_command=[0.0]", "--set", "controller=mbmrl_watchdog"]
+    process = peer.start("watchdog", *flags)
+    assert process.popen.wait(LONG) == 2
+    assert "/mbmrl_watchdog/commands" in process.told
 
 
 def test_another_publisher_is_named_and_activation_refused(peer: Peer) -> None:
@@ -415,6 +532,9 @@ def test_a_failed_start_is_an_exit_status(peer: Peer) -> None:
         ("task=twisst", "no task is named 'twisst'; did you mean 'twist'?"),
         ("comand_max=[0.1]", "'comand_max'; did you mean 'command_max'?"),
         ("command_max=[0.1", "command_max:=[0.1"),
+        ("command_topic=bad topic", "Invalid topic name"),
+        ("use_sim_time=maybe", "use_sim_time"),
+        ("position_max=[-1e9]\nposition_min=[0.0]", "nothing lies between positions"),
     ],
 )
 def test_what_the_parameters_alone_tell_is_told_at_once(
@@ -422,7 +542,7 @@ def test_what_the_parameters_alone_tell_is_told_at_once(
 ) -> None:
     """Nobody waits for a robot that is not there."""
     peer.speaking.clear()
-    process = peer.controller("Tiny", "state_timeout=600.0", setting)
+    process = peer.controller("Tiny", "state_timeout=600.0", *setting.splitlines())
     assert process.popen.wait(LONG) == 2
     assert message in process.told
     assert "Traceback" not in process.told

@@ -141,6 +141,8 @@ def test_a_course_of_another_task_makes_that_task_and_two_tasks_are_none() -> No
         task_for(Quadruped, ["eight", "tour"])
     with pytest.raises(UnknownName, match="did you mean 'eight'"):
         task_for(Quadruped, ["eigth"])
+    with pytest.raises(ValueError, match="cheetah follows no path"):
+        task_for(Cheetah, ["eight"])
 
 
 # --- following a path -------------------------------------------------------------------------

@@ -45,7 +45,12 @@ def messages() -> dict[str, Bag]:
 
     return {
         "joint_states": Bag(name=[], position=[], velocity=[], effort=[]),
-        "imu": Bag(orientation=quaternion(), angular_velocity=vector()),
+        "imu": Bag(
+            orientation=quaternion(),
+            angular_velocity=vector(),
+            orientation_covariance=[0.0] * 9,
+            angular_velocity_covariance=[0.0] * 9,
+        ),
         "odom": Bag(
             pose=Bag(pose=Bag(position=vector(), orientation=quaternion())),
             twist=Bag(twist=Bag(linear=vector(), angular=vector())),
@@ -88,6 +93,16 @@ def test_what_a_message_does_not_tell_is_no_number() -> None:
     there["joint_states"].position = [1.0, 2.0]
     assert np.isnan(layout.read(there)[0])
     del there["imu"]
+    assert np.isnan(layout.read(there)[3])
+
+
+def test_an_imu_may_say_that_it_measures_no_such_thing() -> None:
+    there, layout = messages(), Layout(LEG)
+    there["imu"].orientation.w = 1.0
+    assert layout.read(there)[[2, 3]].tolist() == [0.0, 0.0]
+    there["imu"].orientation_covariance[0] = -1.0
+    assert np.isnan(layout.read(there)[2]) and layout.read(there)[3] == 0.0
+    there["imu"].angular_velocity_covariance[0] = -1.0
     assert np.isnan(layout.read(there)[3])
 
 

@@ -30,6 +30,7 @@ from mbmrl.episode import Recorder, run_episodes
 from mbmrl.loop import settle
 from mbmrl.ros import env
 from mbmrl.spec import Field, RobotSpec
+from mbmrl.tasks import usual
 from mbmrl.types import Plan
 from robots.sim import Leg, SimRobot
 
@@ -290,7 +291,7 @@ def returns(robot: str, condition: str, seconds: float, episodes: int) -> list[R
     with desk(robot, f"robot={robot}", real_time=False) as made:
         made.driving()
         for seed in range(episodes):
-            agent = make_agent("default", [cls()], checkpoint, ["eight"])
+            agent = make_agent("default", [cls()], checkpoint, usual(cls.task))
             alone = run_episodes([cls(perturb, seed)], agent, seconds)
             recorder, whole = Recorder(agent.task), threading.Event()
             fresh = cls(perturb, seed)

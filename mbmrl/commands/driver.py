@@ -81,18 +81,24 @@ class Ros:
 
     def __call__(self) -> None:
         """Run it."""
-        from mbmrl.ros.main import serve
+        from mbmrl.ros.main import full_name, serve
 
         args = ["--ros-args"]
         if self.params:
             if not self.params.is_file():
                 raise UsageError(f"there is no parameter file {self.params}")
             args += ["--params-file", str(self.params)]
-        for flag, pairs in (("-p", self.set), ("-r", self.remap)):
+        for flag, pairs in (("-r", self.remap), ("-p", self.set)):
             for pair in pairs:
-                if "=" not in pair:
+                name, equals, value = pair.partition("=")
+                if not equals:
                     raise UsageError(f"{pair!r} is not of the form NAME=VALUE")
-                args += [flag, pair.replace("=", ":=", 1)]
+                space, _, node = full_name(self.node, args).rpartition("/")
+                if flag == "-p" and ":" not in name and not space:
+                    # said to all nodes it would come before what a file says to this one; of one
+                    # in a namespace ROS cannot be told so
+                    name = f"{node}:{name}"
+                args += [flag, f"{name}:={value}"]
         status = serve(self.node, args)
         if status:
             raise SystemExit(status)

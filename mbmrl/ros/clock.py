@@ -23,6 +23,8 @@ class SimClock:
 
     def __init__(self, clock: Any, period: float) -> None:  # noqa: ANN401
         self.period, self.clock = period, clock
+        self.still = False
+        """Whether the last wait ended because time stands still."""
         self._period = round(1e9 * period)
         self._moved = threading.Condition()
         nanosecond = Duration(nanoseconds=1)
@@ -42,7 +44,8 @@ class SimClock:
         self._deadline = self._now()
 
     def wait(self) -> None:
-        """Until the next deadline, or until time has stood still for long."""
+        """Until the next deadline, or until time has stood still for long, see :attr:`still`."""
+        self.still = False
         end = time.monotonic() + STANDSTILL
         with self._moved:
             while self._now() < self._deadline + self._period:
@@ -51,6 +54,7 @@ class SimClock:
                     return
                 left = end - time.monotonic()
                 if left <= 0:
+                    self.still = True
                     return
                 self._moved.wait(left)
             self._deadline += self._period

@@ -17,7 +17,11 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
 from nav_msgs.msg import Path as PathMessage
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock as RosClock
+from rclpy.clock import ClockType
 from rclpy.duration import Duration
+from rclpy.exceptions import NameValidationException
+from rclpy.impl.implementation_singleton import rclpy_implementation as rcl
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
@@ -32,7 +36,7 @@ from mbmrl.ros.build import PARAMS, agent_for, checkpoint_for, command_path, war
 from mbmrl.ros.clock import SimClock
 from mbmrl.ros.params import declare, per_joint, values
 from mbmrl.ros.steer import TwistTask
-from mbmrl.safety import Envelope, Restarted, Stale, Unsafe
+from mbmrl.safety import Envelope, Latch, Restarted, Stale, Unsafe
 from mbmrl.spec import RobotSpec, SpecError
 from mbmrl.tasks import Task
 from mbmrl.types import Plan
@@ -41,6 +45,9 @@ from robots.topics import Layout
 
 BEHIND = 2e-3
 """So long after the robot's state the control period begins at most [s]."""
+
+SLOW = 0.2
+"""States that bring nothing new in more than so many periods come too seldom to learn from."""
 
 Transition = Callable[[Any, LifecycleState], None]
 
@@ -52,6 +59,9 @@ def transition(work: Transition) -> Callable[[Any, LifecycleState], TransitionCa
     def callback(node: Controller, state: LifecycleState) -> TransitionCallbackReturn:
         try:
             work(node, state)
+        except NameValidationException as error:
+            node.unusable = True
+            node.get_logger().error(f"{work.__name__}: {' '.join(str(error).split())}")
         except (ValueError, OSError, Restarted, Stale, Unsafe) as error:
             node.get_logger().error(f"{work.__name__}: {error}")
         except Exception:
@@ -84,6 +94,7 @@ class Controller(LifecycleNode):
         self.over = threading.Event()
         self.unusable = False
         """Whether the parameters were refused, whatever the robot does."""
+        self._stop = Latch()
         self._driver: Driver | None = None
         self._control: Control | None = None
         self._beat: Clock | SimClock | None = None
@@ -95,13 +106,15 @@ class Controller(LifecycleNode):
         self._off_period: deque[float] = deque(maxlen=KEPT)
         self._count = 0
         self.add_on_set_parameters_callback(self._may_change)
+        self.add_post_set_parameters_callback(self._changed)
         self.create_service(SetBool, "~/adapt", self._serve_adapt)
         self.create_service(Trigger, "~/stop", self._serve_stop)
         self.create_service(Trigger, "~/reset", self._serve_reset)
         self._plan_topic: Any = None
         self._twist_topic: Any = None
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
-        self.create_timer(1.0, self._diagnose)
+        # real seconds: simulated ones may stand still
+        self.create_timer(1.0, self._diagnose, clock=RosClock(clock_type=ClockType.STEADY_TIME))
 
     # --- the lifecycle --------------------------------------------------------------------
 
@@ -138,7 +151,7 @@ class Controller(LifecycleNode):
         self._driver = Driver(robot, agent, model, p["max_bad"], simulated)
         self._set_adapt(p["adapt"])
         self.get_logger().info(
-            f"{spec.name}: {robot.output.topic} ← {', '.join(robot.output.joints)}; "
+            f"{spec.name}: {robot.topic} ← {', '.join(robot.output.joints)}; "
             + ", ".join(
                 f"{f.name} = {s}" for f, s in zip(spec.obs, robot.layout.sources, strict=True)
             )
@@ -148,7 +161,7 @@ class Controller(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> None:
         """Start driving, unless somebody else does."""
         driver = self._configured()
-        topic = driver.robot.output.topic
+        topic = driver.robot.topic
         others = other_publishers(self, topic)
         if others:
             raise ValueError(
@@ -157,6 +170,7 @@ class Controller(LifecycleNode):
             )
         driver.robot.hold()
         self._control = Control(driver.robot, driver.agent, self._sink, self._warn, driver.max_bad)
+        self._control.stop = self._stop  # a stop holds, whatever becomes active meanwhile
         dt = driver.robot.spec.dt
         self._beat = SimClock(self.get_clock(), dt) if driver.simulated_time else Clock(dt)
         self._ending.clear()
@@ -180,13 +194,21 @@ class Controller(LifecycleNode):
 
     @transition
     def on_shutdown(self, state: LifecycleState) -> None:
-        """Stop the robot."""
+        """Stop the robot, and leave it to others."""
         self.halt()
+        if self._driver is not None:
+            self._driver.robot.close()
 
-    @transition
-    def on_error(self, state: LifecycleState) -> None:
-        """Stop the robot."""
-        self.halt()
+    on_error = on_shutdown
+
+    def _LifecycleNodeMixin__on_change_state(self, request: Any, response: Any) -> Any:  # noqa: ANN401, N802
+        """Rclpy lets a transition that there is not from here end whoever serves the node."""
+        try:
+            return super()._LifecycleNodeMixin__on_change_state(request, response)
+        except rcl.RCLError as error:
+            self.get_logger().error(str(error).partition(", at ")[0])
+            response.success = False
+            return response
 
     def halt(self) -> None:
         """End the loop, and send the stop command until it was received; any number of times."""
@@ -226,7 +248,10 @@ class Controller(LifecycleNode):
                     time.sleep(min(BEHIND, 0.05 * period))
                     clock.align()
                     before = 0.0
-                control.tick()
+                if isinstance(clock, SimClock) and clock.still:
+                    control.rest("simulated time stands still: nothing new comes on /clock")
+                else:
+                    control.tick()
                 self._count += 1
                 clock.wait()
         except Exception:
@@ -262,19 +287,14 @@ class Controller(LifecycleNode):
         return response
 
     def _serve_stop(self, request: Any, response: Any) -> Any:  # noqa: ANN401
-        control = self._control
-        response.success = control is not None
-        if control is not None:
-            control.stop.trip("asked to by ~/stop")
-        response.message = "~/reset goes on" if control else "the controller is not active"
+        self._stop.trip("asked to by ~/stop")
+        response.success, response.message = True, "~/reset goes on"
         return response
 
     def _serve_reset(self, request: Any, response: Any) -> Any:  # noqa: ANN401
-        control = self._control
-        response.success = control is not None
-        if control is not None:
-            control.stop.release()
-        response.message = "" if control else "the controller is not active"
+        self._stop.release()
+        response.success = True
+        response.message = "" if self._control else "the controller is not active"
         return response
 
     def _may_change(self, parameters: list[Parameter]) -> SetParametersResult:
@@ -288,11 +308,15 @@ class Controller(LifecycleNode):
                     reason=f"{parameter.name} is read when the node is configured: deactivate and "
                     "clean it up first",
                 )
+        return SetParametersResult(successful=True)
+
+    def _changed(self, parameters: list[Parameter]) -> None:
+        """What was allowed happens, all of it or nothing."""
+        for parameter in parameters:
             if parameter.name == "adapt":
                 self._set_adapt(parameter.value)
             if parameter.name == "max_bad" and self._control is not None:
                 self._control.bad.most = parameter.value
-        return SetParametersResult(successful=True)
 
     def _set_adapt(self, on: bool) -> None:
         if self._driver is not None:
@@ -320,6 +344,7 @@ class Controller(LifecycleNode):
             "period error p99 [ms]": period[1],
             "state to command p50 [ms]": latency[0],
             "state to command p99 [ms]": latency[1],
+            "periods without news": driver.robot.repeats(),
             "state age [ms]": 1e3 * driver.robot.age(),
             "bad states and plans": control.bad.total,
             "gaps": control.gaps,
@@ -335,15 +360,32 @@ class Controller(LifecycleNode):
             f"wanted {name}": float(v) for name, v in zip(task.fields, task.target, strict=True)
         }
 
+    def _amiss(self) -> str:
+        """What is wrong although it drives; empty where nothing is."""
+        if self._driver is None or self._control is None or not self._control.driving:
+            return ""
+        robot = self._driver.robot
+        if not robot.heard():
+            return f"nobody listens to {robot.topic}"
+        if robot.repeats() > SLOW:
+            return (
+                f"nothing new came in {robot.repeats():.0%} of the periods: states are slower than "
+                f"one in {robot.spec.dt:g} s, and what it learns from them is wrong"
+            )
+        return ""
+
     def _diagnose(self) -> None:
         report = self.report()
         control = self._control
-        well = control is not None and control.driving
+        amiss = self._amiss()
+        if amiss:
+            self._warn(amiss)
+        well = control is not None and control.driving and not amiss
         level = DiagnosticStatus.OK if well else DiagnosticStatus.WARN
         if control is not None and control.stop.reason:
             level = DiagnosticStatus.ERROR
         status = DiagnosticStatus(
-            level=level, name=f"{self.get_name()}: control", message=str(report["state"])
+            level=level, name=f"{self.get_name()}: control", message=amiss or str(report["state"])
         )
         status.values = [
             KeyValue(key=k, value=v if isinstance(v, str) else f"{v:g}") for k, v in report.items()
@@ -411,11 +453,18 @@ class Controller(LifecycleNode):
         while not robot.await_state(0.1) and time.monotonic() < end and not self.over.is_set():
             pass
         if not robot.await_state(0.0):
+            if self.over.is_set():
+                raise SpecError("interrupted while it waited for the robot")
             silent = [t for t in robot.layout.topics if t not in robot.messages]
             raise SpecError(
                 f"nothing came on {', '.join(silent) or 'all topics at once'} within {seconds:g} "
                 "s: is the robot there, and are topics and namespaces remapped?"
             )
+        simulated = self.get_parameter("use_sim_time").value
+        while simulated and not self.get_clock().now().nanoseconds:
+            if time.monotonic() > end or self.over.is_set():
+                raise SpecError(f"use_sim_time is true, and no /clock came within {seconds:g} s")
+            time.sleep(0.05)
         missing = robot.layout.missing(robot.messages)
         if missing:
             raise SpecError("; ".join(missing))

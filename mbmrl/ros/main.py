@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -42,6 +43,7 @@ def serve(name: str, args: Sequence[str] = ()) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     env.prepare()
     import rclpy
+    from rclpy.exceptions import NameValidationException, ParameterException
     from rclpy.executors import MultiThreadedExecutor
     from rclpy.impl.implementation_singleton import rclpy_implementation as rcl
     from rclpy.signals import SignalHandlerOptions
@@ -60,12 +62,17 @@ def serve(name: str, args: Sequence[str] = ()) -> int:
     try:
         _see_files(name, args)
         module, _, cls = NODES[name].partition(":")
-        node = getattr(importlib.import_module(module), cls)()
+        try:
+            node = getattr(importlib.import_module(module), cls)()
+        except (NameValidationException, ParameterException) as error:
+            raise ValueError(" ".join(str(error).split())) from error
         node.over = over
         settle()
         executor = MultiThreadedExecutor(num_threads=3)
         executor.add_node(node)
-        spinning = threading.Thread(target=executor.spin, name="executor", daemon=True)
+        spinning = threading.Thread(
+            target=_spin, args=(executor, node), name="executor", daemon=True
+        )
         spinning.start()
         try:
             status = _started(node)
@@ -75,6 +82,8 @@ def serve(name: str, args: Sequence[str] = ()) -> int:
             node.halt()
             executor.shutdown()
             spinning.join(10.0)  # a node that goes while somebody waits for it takes all along
+            executor._executor.shutdown()  # rclpy does not wait for callbacks that still run
+            node.halt()  # one of them may have begun to drive
             node.destroy_node()
         return 1 if node.failed.is_set() else status
     finally:
@@ -85,17 +94,31 @@ def _see_files(name: str, args: Sequence[str]) -> None:
     """Warn of what parameter files say to nobody; raises where that is all that they say."""
     from mbmrl.ros.params import unread
 
+    node = full_name(name, args)
+    ours = [f"{node.rpartition('/')[0]}/mbmrl_{other}" for other in NODES if other != name]
+    for flag, file in pairwise(args):
+        lost = unread(Path(file), node, ours) if flag == "--params-file" else []
+        if lost:
+            print(f"mbmrl: {file}: {', '.join(lost)} is not {node}: not read", file=sys.stderr)
+
+
+def full_name(name: str, args: Sequence[str]) -> str:
+    """Of a node, with its namespace, as these arguments rename it."""
     renamed: dict[str, str] = {}
     for rule in args:
         what, _, to = rule.partition(":=")
         renamed.setdefault(what.rpartition(":")[2], to)  # as ROS does, which takes the first
     space = renamed.get("__ns", "/").rstrip("/")
-    node = f"{space}/{renamed.get('__node', f'mbmrl_{name}')}"
-    ours = [f"{space}/mbmrl_{other}" for other in NODES if other != name]
-    for flag, file in pairwise(args):
-        lost = unread(Path(file), node, ours) if flag == "--params-file" else []
-        if lost:
-            print(f"mbmrl: {file}: {', '.join(lost)} is not {node}: not read", file=sys.stderr)
+    return f"{space}/{renamed.get('__node', f'mbmrl_{name}')}"
+
+
+def _spin(executor: Any, node: Any) -> None:  # noqa: ANN401
+    """Serve the node; without anybody who does, it could neither be asked to stop nor asked how."""
+    try:
+        executor.spin()
+    except Exception:
+        node.get_logger().fatal(f"nobody serves the node any more: {traceback.format_exc()}")
+        node.failed.set()
 
 
 def _started(node: Any) -> int:  # noqa: ANN401
@@ -106,6 +129,8 @@ def _started(node: Any) -> int:  # noqa: ANN401
 
     done = TransitionCallbackReturn.SUCCESS
     if node.trigger_configure() == done and node.trigger_activate() == done:
+        return 0
+    if node.over.is_set():
         return 0
     return 2 if node.unusable else 1
 

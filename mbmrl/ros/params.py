@@ -149,7 +149,7 @@ def per_joint(given: list[float], count: int, default: float, name: str) -> np.n
 
 ROBOT_PARAMS = (
     Param("robot", str, "", "From `mbmrl list robots`, or package.module:Class."),
-    Param("controller", str, "forward_command_controller", "Commands go to /CONTROLLER/commands."),
+    Param("controller", str, "forward_command_controller", "Commands go to CONTROLLER/commands."),
     Param("joints", list[str], [], "Joints in the order of the commands; none: the actions."),
     Param("actions", list[str], [], "ACTION=JOINT, for actions whose joint has another name."),
     Param(

@@ -67,7 +67,7 @@ class SimulatedRobot(Node):
             p["actions"],
             per_joint(p["scale"], u, 1.0, "scale"),
             per_joint(p["offset"], u, 0.0, "offset"),
-            topic=f"/{p['controller']}/commands",
+            topic=f"{p['controller']}/commands",
         )
         self._real_time, self._patience = p["real_time"], p["patience"]
         self._after = p["perturb_after"]
@@ -89,6 +89,7 @@ class SimulatedRobot(Node):
         self.create_service(SetBool, "~/perturb", self._serve_perturb)
         self.create_service(Trigger, "~/reset", self._serve_reset)
         self.add_on_set_parameters_callback(self._may_change)
+        self.add_post_set_parameters_callback(self._take_over)
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="robot", daemon=True)
         self._thread.start()
@@ -195,10 +196,15 @@ class SimulatedRobot(Node):
                     self._parsed(list(parameter.value or []))
                 except ValueError as error:
                     return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _take_over(self, parameters: list[Parameter]) -> None:
+        """What was allowed happens, all of it or nothing."""
+        for parameter in parameters:
+            if parameter.name == "perturb":
                 self._perturb, self._changed = list(parameter.value or []), True
             if parameter.name == "perturbed":
                 self._perturbed, self._changed = parameter.value, True
-        return SetParametersResult(successful=True)
 
     def _serve_perturb(self, request: Any, response: Any) -> Any:  # noqa: ANN401
         self.set_parameters([Parameter("perturbed", value=bool(request.data))])

@@ -18,7 +18,7 @@ from mbmrl.ros.intake import Intake, Wanted
 from mbmrl.ros.params import ROBOT_PARAMS, Param, declare, values
 
 PARAMS = (
-    Param("controller", str, "forward_command_controller", "It sends to /CONTROLLER/commands."),
+    Param("controller", str, "forward_command_controller", "It sends to CONTROLLER/commands."),
     Param("input", str, "~/commands", "Where the controller sends its commands."),
     Param("timeout", float, 0.3, "Silence for so long brings the safe command [s].", 0.001, 60.0),
     Param("safe_command", list[float], [], "What does no harm, one value a joint."),
@@ -41,7 +41,10 @@ class Watchdog(Node):
         self._armed = False
         self._moved = threading.Condition()
         sure = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-        self._out = self.create_publisher(Float64MultiArray, f"/{p['controller']}/commands", sure)
+        output = self.resolve_topic_name(f"{p['controller']}/commands")
+        if self.resolve_topic_name(p["input"]) == output:
+            raise ValueError(f"what comes in would go out on the same topic, {output}, for ever")
+        self._out = self.create_publisher(Float64MultiArray, output, sure)
         self._ending = False
         self._intake = Intake(self, [Wanted(Float64MultiArray, p["input"], self._relay, sure)])
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
