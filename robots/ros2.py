@@ -22,7 +22,8 @@ ACKNOWLEDGED = 0.5
 """So long it waits until everybody who listens has the stop command [s]."""
 READS = 50
 """So many readings tell whether states come as often as they are read."""
-INTERFACES = ("effort", "position", "velocity")
+INTERFACES = {"effort": "effort", "position": "positions", "velocity": "velocities"}
+"""What a command is, and the field of a trajectory's points that holds it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,22 @@ class Output:
         act = np.empty_like(command)
         act[list(self.order)] = (command - self.offset) / self.scale
         return act
+
+    def trajectory_of(
+        self, commands: Float[np.ndarray, "h u"], times_s: Float[np.ndarray, " h"]
+    ) -> Any:  # noqa: ANN401
+        """The commands as a ``trajectory_msgs/JointTrajectory``, each after its time [s]."""
+        from rclpy.duration import Duration
+        from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+        points = [
+            JointTrajectoryPoint(
+                time_from_start=Duration(seconds=after).to_msg(),
+                **{INTERFACES[self.interface]: command.tolist()},
+            )
+            for command, after in zip(commands, times_s, strict=True)
+        ]
+        return JointTrajectory(joint_names=list(self.joints), points=points)
 
 
 def output(
@@ -321,19 +338,14 @@ class Topics(Robot):
             self._arrived.notify_all()
 
     def _publish(self, command: Float[np.ndarray, " u"]) -> None:
-        from builtin_interfaces.msg import Duration
         from std_msgs.msg import Float64MultiArray
-        from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-        values = [float(v) for v in command]
-        if not self.output.trajectory:
-            self._publisher.publish(Float64MultiArray(data=values))
-            return
-        field = {"position": "positions", "velocity": "velocities", "effort": "effort"}
-        soon = Duration(sec=int(self.spec.dt), nanosec=int(1e9 * (self.spec.dt % 1)))
-        point = JointTrajectoryPoint(time_from_start=soon, **{field[self.output.interface]: values})
-        names = list(self.output.joints)
-        self._publisher.publish(JointTrajectory(joint_names=names, points=[point]))
+        if self.output.trajectory:
+            self._publisher.publish(
+                self.output.trajectory_of(command[None], np.array([self.spec.dt]))
+            )
+        else:
+            self._publisher.publish(Float64MultiArray(data=command.tolist()))
 
     def _follow(self, action: Float[np.ndarray, " u"]) -> None:
         """The known fields one control period later."""

@@ -111,8 +111,10 @@ def test_the_plan_can_be_watched(peer: Peer) -> None:
 def test_a_twist_steers_and_a_trajectory_comes_out(peer: Peer) -> None:
     """An old twist is none."""
     seen: list[JointTrajectory] = []
+    plans: list[JointTrajectory] = []
     topic = "/forward_command_controller/joint_trajectory"
     peer.node.create_subscription(JointTrajectory, topic, seen.append, 1)
+    peer.node.create_subscription(JointTrajectory, f"{CONTROLLER}/plan", plans.append, 1)
     twists = peer.node.create_publisher(Twist, "/cmd_vel", 1)
     settings = ("task=twist", "trajectory=true", "interface=velocity", "max_speed=0.5")
     peer.controller("Tiny", *settings, "joints=[b,a]", "actions=[torque_a=a,torque_b=b]")
@@ -127,8 +129,10 @@ def test_a_twist_steers_and_a_trajectory_comes_out(peer: Peer) -> None:
 
     eventually(steered)
     peer.wait(lambda: peer.diagnostics["wanted vx"] == "0")
-    assert seen[-1].joint_names == ["b", "a"]
-    assert len(seen[-1].points[0].velocities) == 2 and not seen[-1].points[0].effort
+    eventually(lambda: bool(plans))
+    for message in (seen[-1], plans[-1]):
+        assert message.joint_names == ["b", "a"]
+        assert len(message.points[0].velocities) == 2 and not message.points[0].effort
 
 
 # --- safety -----------------------------------------------------------------------------------

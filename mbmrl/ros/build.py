@@ -18,11 +18,12 @@ from mbmrl.compose import asking, learned_model, make_planner, task_for
 from mbmrl.loop import settle
 from mbmrl.ros.params import ROBOT_PARAMS, Param, per_joint
 from mbmrl.ros.steer import TwistTask
-from mbmrl.safety import Guard, Limits
+from mbmrl.safety import Envelope, Guard, Limits
 from mbmrl.settings import settings_for
 from mbmrl.spec import RobotSpec
 from robots.base import Robot
 from robots.ros2 import INTERFACES, Output, Topics, output
+from robots.topics import Layout
 
 PARAMS = (
     *ROBOT_PARAMS,
@@ -138,6 +139,34 @@ def agent_for(checkpoint: Checkpoint, p: dict[str, Any]) -> Agent:
     planner = make_planner(spec, settings, p["planner"] or None, seed=p["seed"])
     model = learned_model(p["agent"], checkpoint)
     return Agent(model, asking(model, planner, p["agent"]), task)
+
+
+def robot_for(node: Any, spec: RobotSpec, p: dict[str, Any]) -> Topics:  # noqa: ANN401
+    """The robot behind the node's topics; raises ValueError where the parameters do not fit it."""
+    out, guard = command_path(spec, p, p["command_topic"])
+    u, inf = spec.num_act, math.inf
+    low, high, fast, strong = (
+        per_joint(p[name], u, default, name)
+        for name, default in (
+            ("position_min", -inf),
+            ("position_max", inf),
+            ("velocity_max", inf),
+            ("effort_max", inf),
+        )
+    )
+    simulated = node.get_parameter("use_sim_time").value
+    stale = p["stale_periods"] * spec.dt
+    return Topics(
+        node,
+        Layout(spec, p["sources"]),
+        out,
+        guard,
+        Envelope(position=np.stack([low, high]), velocity=fast, effort=strong),
+        # simulated time may pass as slowly as it likes
+        stale_s=max(1.0, stale) if simulated else stale,
+        sync_s=0.1 if simulated else 0.2 * spec.dt,
+        stop_s=p["stop_seconds"],
+    )
 
 
 def warm_up(agent: Agent, robot: Topics) -> None:

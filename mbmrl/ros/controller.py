@@ -13,35 +13,34 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from geometry_msgs.msg import Twist, TwistStamped
 from nav_msgs.msg import Path as PathMessage
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock as RosClock
 from rclpy.clock import ClockType
-from rclpy.duration import Duration
 from rclpy.exceptions import NameValidationException
 from rclpy.impl.implementation_singleton import rclpy_implementation as rcl
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
-from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+from trajectory_msgs.msg import JointTrajectory
 
 from controllers.agent import Agent
 from controllers.learned import LearnedModel
 from controllers.several import Several
 from mbmrl.control import KEPT, Control, percentiles
 from mbmrl.loop import Clock
-from mbmrl.ros.build import PARAMS, agent_for, checkpoint_for, command_path, warm_up
+from mbmrl.ros.build import PARAMS, agent_for, checkpoint_for, robot_for, warm_up
 from mbmrl.ros.clock import SimClock
-from mbmrl.ros.params import declare, per_joint, values
+from mbmrl.ros.params import declare, values
 from mbmrl.ros.steer import TwistTask
-from mbmrl.safety import Envelope, Latch, Restarted, Stale, Unsafe
-from mbmrl.spec import RobotSpec, SpecError
+from mbmrl.ros.tell import diagnostics, other_publishers, plan_message
+from mbmrl.safety import Latch, Restarted, Stale, Unsafe
+from mbmrl.spec import SpecError
 from mbmrl.tasks import Task
 from mbmrl.types import Plan
 from robots.ros2 import Topics
-from robots.topics import Layout
 
 BEHIND = 2e-3
 """So long after the robot's state the control period begins at most [s]."""
@@ -126,7 +125,7 @@ class Controller(LifecycleNode):
             checkpoint = checkpoint_for(p["robot"], p["checkpoint"])
             spec = checkpoint.spec
             agent = agent_for(checkpoint, p)
-            robot = self._robot(spec, p)
+            robot = robot_for(self, spec, p)
         except ValueError:
             self.unusable = True
             raise
@@ -264,7 +263,8 @@ class Controller(LifecycleNode):
         self._latency.append(self._driver.robot.age())
         self._info = {name: float(value[0]) for name, value in plan.info.items()}
         if self._plan_topic.get_subscription_count():
-            self._plan_topic.publish(self._plan_message(plan))
+            now = self.get_clock().now()
+            self._plan_topic.publish(plan_message(plan, self._driver.robot, now))
 
     def _steer(self) -> None:
         task = self._configured().agent.task
@@ -384,68 +384,9 @@ class Controller(LifecycleNode):
         level = DiagnosticStatus.OK if well else DiagnosticStatus.WARN
         if control is not None and control.stop.reason:
             level = DiagnosticStatus.ERROR
-        status = DiagnosticStatus(
-            level=level, name=f"{self.get_name()}: control", message=amiss or str(report["state"])
-        )
-        status.values = [
-            KeyValue(key=k, value=v if isinstance(v, str) else f"{v:g}") for k, v in report.items()
-        ]
-        message = DiagnosticArray(status=[status])
-        message.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(message)
+        self._diagnostics.publish(diagnostics(self, level, amiss or str(report["state"]), report))
 
-    def _plan_message(self, plan: Plan) -> PathMessage | JointTrajectory:
-        robot = self._configured().robot
-        spec, now = robot.spec, self.get_clock().now()
-        if spec.pose:
-            path = PathMessage()
-            path.header.stamp, path.header.frame_id = now.to_msg(), "odom"
-            for k, (x, y, yaw) in enumerate(plan.predicted[0, :, spec.index(spec.pose)].tolist()):
-                pose = PoseStamped()
-                pose.header.frame_id = "odom"
-                pose.header.stamp = (now + Duration(seconds=(k + 1) * spec.dt)).to_msg()
-                pose.pose.position.x, pose.pose.position.y = x, y
-                pose.pose.orientation.z, pose.pose.orientation.w = (
-                    math.sin(yaw / 2),
-                    math.cos(yaw / 2),
-                )
-                path.poses.append(pose)
-            return path
-        trajectory = JointTrajectory(joint_names=list(robot.output.joints))
-        trajectory.header.stamp = now.to_msg()
-        for k, action in enumerate(plan.actions[0].double().numpy()):
-            point = JointTrajectoryPoint(effort=robot.output.command(action).tolist())
-            point.time_from_start = Duration(seconds=k * spec.dt).to_msg()
-            trajectory.points.append(point)
-        return trajectory
-
-    # --- putting it together --------------------------------------------------------------
-
-    def _robot(self, spec: RobotSpec, p: dict[str, Any]) -> Topics:
-        out, guard = command_path(spec, p, p["command_topic"])
-        u, inf = spec.num_act, math.inf
-        low, high, fast, strong = (
-            per_joint(p[name], u, default, name)
-            for name, default in (
-                ("position_min", -inf),
-                ("position_max", inf),
-                ("velocity_max", inf),
-                ("effort_max", inf),
-            )
-        )
-        simulated = self.get_parameter("use_sim_time").value
-        stale = p["stale_periods"] * spec.dt
-        return Topics(
-            self,
-            Layout(spec, p["sources"]),
-            out,
-            guard,
-            Envelope(position=np.stack([low, high]), velocity=fast, effort=strong),
-            # simulated time may pass as slowly as it likes
-            stale_s=max(1.0, stale) if simulated else stale,
-            sync_s=0.1 if simulated else 0.2 * spec.dt,
-            stop_s=p["stop_seconds"],
-        )
+    # --- whom it drives ---------------------------------------------------------------------
 
     def _see(self, robot: Topics, seconds: float) -> None:
         """Wait for the robot; raises where it is not what the parameters say."""
@@ -481,15 +422,3 @@ class Controller(LifecycleNode):
         if self._driver is None:
             raise ValueError("the controller is not configured")
         return self._driver
-
-
-def other_publishers(node: Any, topic: str) -> list[str]:  # noqa: ANN401
-    """Full names of the nodes that publish there besides this one."""
-    own = node.get_fully_qualified_name()
-    names = [
-        f"{info.node_namespace.rstrip('/')}/{info.node_name}"
-        for info in node.get_publishers_info_by_topic(topic)
-    ]
-    if own in names:
-        names.remove(own)
-    return names
