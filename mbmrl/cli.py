@@ -121,7 +121,3 @@ def _parse(argv: list[str]) -> Callable[[], None]:
 def _end(message: str, status: int) -> int:
     print(f"mbmrl: {message}", file=sys.stderr)
     return status
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -76,7 +76,7 @@ class Process:
     def __init__(self, folder: Path, domain: int, *args: str) -> None:
         self.log = folder / f"{args[0]}-{time.monotonic_ns()}.log"
         self.popen = subprocess.Popen(
-            [sys.executable, "-m", "mbmrl.cli", "ros", *args],
+            [sys.executable, "-m", "mbmrl", "ros", *args],
             cwd=ROOT,
             env={**os.environ, "ROS_DOMAIN_ID": str(domain), "PYTHONPATH": str(ROOT)},
             stdout=self.log.open("w"),

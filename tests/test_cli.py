@@ -126,7 +126,7 @@ def test_help_waits_for_no_heavy_import() -> None:
 
 
 def test_a_mistake_in_a_process_of_its_own() -> None:
-    args = [sys.executable, "-m", "mbmrl.cli", "run", "--robot", "hexapot"]
+    args = [sys.executable, "-m", "mbmrl", "run", "--robot", "hexapot"]
     done = subprocess.run(args, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stdout == ""
@@ -135,7 +135,7 @@ def test_a_mistake_in_a_process_of_its_own() -> None:
 
 
 def test_an_unknown_renderer_is_told_in_one_line() -> None:
-    args = [sys.executable, "-m", "mbmrl.cli", "list", "robots"]
+    args = [sys.executable, "-m", "mbmrl", "list", "robots"]
     env = os.environ | {"MUJOCO_GL": "nonsense"}
     done = subprocess.run(args, cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 2

@@ -200,7 +200,7 @@ class Desk:
         sets = [x for pair in pairs for x in ("--set", pair)]
         settle()
         self.controller = subprocess.Popen(
-            [sys.executable, "-m", "mbmrl.cli", "ros", "controller", *sets],
+            [sys.executable, "-m", "mbmrl", "ros", "controller", *sets],
             env={**os.environ, "ROS_DOMAIN_ID": str(domain)},
         )
 
