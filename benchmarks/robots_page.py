@@ -76,6 +76,12 @@ writes this page from the robots' own code, and a test holds it to that.
 are pure numbers. The courses are what a task can be told to do by name. The test suite is what
 `mbmrl eval` runs; training and the validation suite draw the same kinds at other places or
 magnitudes. What a robot also takes, by `--perturb`, is in no suite of its own.
+
+`MBMRL_EPISODES=100 python -m pytest tests/test_perturbations.py -k episodes` drives each robot with
+each kind of perturbation that it takes, 156 pairs, through a hundred random episodes, each twice:
+none has a NaN or a warning of the simulator's, each repeats itself to the bit, and once nothing is
+wrong any more the model is the nominal one again, to the bit. It takes a quarter of an hour; the
+tests drive two of each.
 """
 
 
