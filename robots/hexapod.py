@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from mbmrl.spec import Field, RobotSpec
 from robots.frames import BODY_MIRROR, POSE, observe_body, without
+from robots.scenery import scenery
 from robots.sim import Leg, SimRobot, compiled
 
 DT = 0.1  # control period [s]
@@ -142,14 +143,7 @@ def _mjcf() -> str:
     <mujoco model="hexapod">
       <compiler angle="degree"/>
       <option timestep="{TIMESTEP}" integrator="implicitfast" cone="pyramidal" iterations="20"/>
-      <visual><global offwidth="1280" offheight="960"/><headlight ambient="0.4 0.4 0.4"/></visual>
-      <asset>
-        <texture type="skybox" builtin="gradient" rgb1="0.72 0.81 0.90" rgb2="1 1 1"
-                 width="32" height="192"/>
-        <texture name="grid" type="2d" builtin="checker" rgb1="0.86 0.87 0.89" rgb2="0.80 0.81 0.84"
-                 width="256" height="256"/>
-        <material name="grid" texture="grid" texrepeat="2 2" texuniform="true"/>
-      </asset>
+      {scenery()}
       <default>
         <joint damping="0.3" armature="0.005"/>
         <default class="shell">
@@ -161,8 +155,6 @@ def _mjcf() -> str:
         </default>
       </default>
       <worldbody>
-        <light pos="0 0 4" dir="0 0 -1" directional="true" diffuse="0.5 0.5 0.5"/>
-        <geom name="floor" type="plane" size="50 50 1" material="grid"/>
         <body name="torso" pos="0 0 0.13">
           <freejoint/>
           <geom name="torso" type="box" size="0.2 0.08 0.03" mass="2.5" friction="0.5 0.005 0.0001"

@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from mbmrl.spec import Field, RobotSpec
 from robots.frames import BODY, BODY_MIRROR, POSE, observe_body
+from robots.scenery import scenery
 from robots.sim import Leg, SimRobot
 
 LEGS = ("FL", "FR", "RL", "RR")
@@ -126,14 +127,7 @@ def world(name: str, option: str, default: str, bodies: str, actuators: str) -> 
     <mujoco model="{name}">
       <compiler angle="radian"/>
       <option integrator="implicitfast" cone="pyramidal" iterations="20" {option}/>
-      <visual><global offwidth="1280" offheight="960"/><headlight ambient="0.4 0.4 0.4"/></visual>
-      <asset>
-        <texture type="skybox" builtin="gradient" rgb1="0.72 0.81 0.90" rgb2="1 1 1"
-                 width="32" height="192"/>
-        <texture name="grid" type="2d" builtin="checker" rgb1="0.86 0.87 0.89" rgb2="0.80 0.81 0.84"
-                 width="256" height="256"/>
-        <material name="grid" texture="grid" texrepeat="2 2" texuniform="true"/>
-      </asset>
+      {scenery()}
       <default>
         <geom contype="0" conaffinity="0" rgba="0.25 0.30 0.38 1"/>
         {default}
@@ -146,9 +140,6 @@ def world(name: str, option: str, default: str, bodies: str, actuators: str) -> 
         </default>
       </default>
       <worldbody>
-        <light pos="0 0 4" dir="0 0 -1" directional="true" diffuse="0.5 0.5 0.5"/>
-        <geom name="floor" type="plane" size="50 50 1" material="grid" contype="1"
-              conaffinity="1" rgba="1 1 1 1"/>
         {bodies}
       </worldbody>
       <actuator>{actuators}</actuator>

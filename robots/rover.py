@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from mbmrl.spec import Field, RobotSpec
 from robots.frames import BODY_MIRROR, POSE, observe_body, without
+from robots.scenery import scenery
 from robots.sim import Leg, SimRobot, compiled
 
 DT = 0.1  # control period [s]
@@ -120,14 +121,7 @@ def _mjcf() -> str:
     return f"""
     <mujoco model="rover">
       <option timestep="{TIMESTEP}" integrator="implicitfast" cone="elliptic" iterations="20"/>
-      <visual><global offwidth="1280" offheight="960"/><headlight ambient="0.4 0.4 0.4"/></visual>
-      <asset>
-        <texture type="skybox" builtin="gradient" rgb1="0.72 0.81 0.90" rgb2="1 1 1"
-                 width="32" height="192"/>
-        <texture name="grid" type="2d" builtin="checker" rgb1="0.86 0.87 0.89" rgb2="0.80 0.81 0.84"
-                 width="256" height="256"/>
-        <material name="grid" texture="grid" texrepeat="1 1" texuniform="true"/>
-      </asset>
+      {scenery(squares=1)}
       <default>
         <joint damping="0.02" armature="0.01"/>
         <default class="tread">
@@ -145,8 +139,6 @@ def _mjcf() -> str:
         </default>
       </default>
       <worldbody>
-        <light pos="0 0 4" dir="0 0 -1" directional="true" diffuse="0.5 0.5 0.5"/>
-        <geom name="floor" type="plane" size="50 50 1" material="grid"/>
         <body name="chassis" pos="0 0 {RADIUS}">
           <freejoint/>
           <inertial pos="0.012 0 0.0325" mass="16.523" diaginertia="0.3136 0.3922 0.4485"/>
