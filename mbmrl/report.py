@@ -121,7 +121,12 @@ def main(args: Sequence[str]) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("rows", nargs="+", type=Path, help="files of `mbmrl eval --json`")
+    parser.add_argument(
+        "rows",
+        nargs="+",
+        type=Path,
+        help="files of `mbmrl eval --json` or `discriminate --json`",
+    )
     try:
         rows = read_rows(parser.parse_args(args).rows)
         check_alike(rows)

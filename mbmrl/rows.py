@@ -84,7 +84,7 @@ class Row:
 
 
 def read_rows(files: Iterable[Path]) -> list[Row]:
-    """The rows in files of ``mbmrl eval --json``.
+    """The rows in files of ``mbmrl eval --json``, or in records of ``mbmrl discriminate``.
 
     Raises:
         ValueError: where one cannot be read as such, or all are empty.
@@ -92,7 +92,9 @@ def read_rows(files: Iterable[Path]) -> list[Row]:
     rows: list[Row] = []
     for file in files:
         try:
-            rows += [Row.from_json(row) for row in json.loads(file.read_text())]
+            found = json.loads(file.read_text())
+            found = found["rows"] if isinstance(found, dict) else found
+            rows += [Row.from_json(row) for row in found]
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             told = f"{file} holds no rows of `mbmrl eval --json`: {type(error).__name__}: {error}"
             raise ValueError(told) from error

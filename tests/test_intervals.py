@@ -12,8 +12,9 @@ import pytest
 from rich.console import Console
 
 from mbmrl import intervals, report
+from mbmrl.discriminate import Results
 from mbmrl.intervals import Interval, bootstrap
-from mbmrl.rows import Row, groups
+from mbmrl.rows import Row, groups, read_rows
 
 WEAK = "motor_strength:scale=0.2"
 
@@ -188,6 +189,12 @@ def test_rows_of_several_checkpoints_are_reported_together(
     report.main([str(tmp_path / "0.json"), str(tmp_path / "1.json")])
     told = capsys.readouterr().out
     assert "0.60 [" in told and " 6 " in told
+
+
+def test_a_record_of_discriminate_holds_rows_too(tmp_path: Path) -> None:
+    rows = [row("robust", WEAK, seed=s, score=0.25) for s in range(3)]
+    (tmp_path / "gaps.json").write_text(Results(4.0, {}, rows).dump())
+    assert read_rows([tmp_path / "gaps.json"]) == rows
 
 
 @pytest.mark.parametrize("held", ["[]", '[{"a": 1}]', '{"seconds": 4}', "[1]", "cut off"])
