@@ -458,7 +458,7 @@ def test_another_publisher_is_named_and_activation_refused(peer: Peer) -> None:
 
 
 def test_what_does_not_fit_is_refused_with_what_to_change(peer: Peer) -> None:
-    process = peer.controller("Pusher", "autostart=false", "state_timeout=1.0")
+    process = peer.controller("Pusher", "autostart=false", "state_timeout=5.0")
     strings, doubles, text = (
         ParameterType.PARAMETER_STRING_ARRAY,
         ParameterType.PARAMETER_DOUBLE_ARRAY,
