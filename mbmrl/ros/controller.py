@@ -165,7 +165,7 @@ class Controller(LifecycleNode):
         if others:
             raise ValueError(
                 f"{', '.join(others)} publishes on {topic} too: a robot takes commands from one "
-                "controller alone; end the other one first"
+                "controller alone; shut the other one down, or clean it up, first"
             )
         driver.robot.hold()
         self._control = Control(driver.robot, driver.agent, self._sink, self._warn, driver.max_bad)
