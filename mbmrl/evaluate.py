@@ -147,6 +147,8 @@ def evaluated(
         UnknownName, SpecError, PerturbationError, CheckpointError: before anything is driven.
         Diverged: a simulation blew up.
     """
+    if not what.conditions:
+        return
     probe = what.robots([(c, "") for c in what.conditions], what.seed)[:1]
     for agent in what.agents:
         what.agent(agent, probe, what.paths[:1], what.seed)

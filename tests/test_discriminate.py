@@ -212,3 +212,14 @@ def test_robust_can_be_spared_where_nothing_is_at_stake(tmp_path: Path) -> None:
     driven = {g.perturbation for g in found if g.cells()[3] != "–"}
     assert driven == {g.perturbation for g in found if g.discriminates}
     assert 0 < len(driven) < len(found)
+
+
+def test_robust_is_spared_altogether_where_nothing_discriminates(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of one episode nothing is decided."""
+    file = tmp_path / "gaps.json"
+    args = ["--robot", SIM, "--seconds", "0.5", "--episodes", "1", "--json", str(file)]
+    assert cli.main(["discriminate", *args, "--robust-where-it-matters"]) == 0
+    assert {row.agent for row in Results.load(file, 0.5).rows} == {"oracle", "nominal"}
+    assert "pointmass: 0 of" in " ".join(capsys.readouterr().out.split())
