@@ -38,6 +38,7 @@ os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(env.CONFIG / "fastdds.xml")
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Odometry
+from rclpy.client import Client
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import Imu, JointState
@@ -118,6 +119,7 @@ class Peer:
         self.speaking = threading.Event()
         self.ending = threading.Event()
         self.processes: list[Process] = []
+        self.clients: dict[str, Client] = {}
         self.threads = [
             threading.Thread(target=f, daemon=True) for f in (self.executor.spin, self._speak)
         ]
@@ -178,14 +180,16 @@ class Peer:
         return dict(self.diagnostics)
 
     def call(self, kind: type[Any], name: str, **fields: object) -> Any:
-        client = self.node.create_client(kind, name)
-        try:
-            assert client.wait_for_service(LONG), f"no service {name}"
-            future = client.call_async(kind.Request(**fields))
-            eventually(future.done)
-            return future.result()
-        finally:
-            self.node.destroy_client(client)
+        new = name not in self.clients
+        if new:
+            self.clients[name] = self.node.create_client(kind, name)
+        client = self.clients[name]
+        assert client.wait_for_service(LONG), f"no service {name}"
+        if new:  # whoever has yet to hear of a client answers in vain
+            time.sleep(0.5)
+        future = client.call_async(kind.Request(**fields))
+        eventually(future.done)
+        return future.result()
 
     def _command(self, message: Float64MultiArray) -> None:
         with self.moved:

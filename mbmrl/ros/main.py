@@ -79,6 +79,7 @@ def serve(name: str, args: Sequence[str] = ()) -> int:
             while not status and not over.wait(0.1) and not node.failed.is_set():
                 pass
         finally:
+            over.set()
             node.halt()
             executor.shutdown()
             spinning.join(10.0)  # a node that goes while somebody waits for it takes all along
@@ -117,6 +118,8 @@ def _spin(executor: Any, node: Any) -> None:  # noqa: ANN401
     try:
         executor.spin()
     except Exception:
+        if node.over.is_set():  # rclpy takes away what it still waits for
+            return
         node.get_logger().fatal(f"nobody serves the node any more: {traceback.format_exc()}")
         node.failed.set()
 
