@@ -182,7 +182,7 @@ SETTINGS: dict[str, Settings] = {
 # on blocks that give way it takes longer until a stride turns out to have been its last
 SETTINGS["pier"] = replace(
     SETTINGS["cheetah"],
-    plan={"horizon": 16, "num_knots": 8, "num_samples": (96, 64, 64), "temperature": 0.3},
+    plan={"horizon": 16, "num_knots": 8, "num_samples": (96, 64, 64), "temperature": 0.45},
 )
 
 
