@@ -176,8 +176,8 @@ def summary(record: Results, robot: str) -> str:
     found = [gap for gap in gaps(record, robot) if gap.perturbation != "none"]
     held_out = [gap for gap in found if not gap.known]
     parts = [
-        f"{robot}: {sum(g.discriminates for g in held_out)} of {len(held_out)} held-out "
-        f"perturbations discriminate."
+        f"{robot}, {record.seconds:g} s an episode: {sum(g.discriminates for g in held_out)} of "
+        f"{len(held_out)} held-out perturbations discriminate."
     ]
     if any("robust" in gap.falls for gap in held_out):
         parts.append(f"{sum(g.defeats_robust for g in held_out)} defeat robust planning.")
@@ -204,13 +204,13 @@ def table(record: Results, robot: str) -> Table:
 PREFACE = """\
 # Where knowing the damage pays
 
-`mbmrl discriminate` drives each robot under one perturbation at a time, {seconds:g} s an episode,
-with three planners on the true simulator: **oracle** knows what is wrong, **nominal** takes the
-robot for undamaged, **robust** plans for the mean of the undamaged robot and the faults marked as
-known to it, and never learns which it is. None of them has a learned model: they bound what
-adapting can buy. None looks at sensors, so that what misleads these alone is not driven; and where
-a perturbation changes with time or place (gusts, patches, ramps) they plan with it as it is now,
-so that the oracle is no upper bound there.
+`mbmrl discriminate` drives each robot under one perturbation at a time with three planners on the
+true simulator: **oracle** knows what is wrong, **nominal** takes the robot for undamaged,
+**robust** plans for the mean of the undamaged robot and the faults marked as known to it, and never
+learns which it is. None of them has a learned model: they bound what adapting can buy. None looks
+at sensors, so that what misleads these alone is not driven; and where a perturbation changes with
+time or place (gusts, patches, ramps) they plan with it as it is now, so that the oracle is no upper
+bound there.
 
 Scores are means after the onset, 1 as wanted, with 95 % intervals over the episodes; differences
 are paired by seed; "fell" counts episodes in that order. A perturbation **discriminates** where
@@ -219,10 +219,10 @@ oracle and robust are. A dash: not driven.
 """
 
 
-def check_page(page: str, file: Path, seconds: float) -> None:
-    """Refuse a page that :func:`markdown` did not write of such episodes; raises ValueError."""
-    if not page.startswith(PREFACE.format(seconds=seconds)):
-        raise ValueError(f"{file} is no page of `mbmrl discriminate --seconds {seconds:g}`")
+def check_page(page: str, file: Path) -> None:
+    """Refuse a page that :func:`markdown` did not write; raises ValueError."""
+    if not page.startswith(PREFACE):
+        raise ValueError(f"{file} is no page of `mbmrl discriminate`")
 
 
 def markdown(record: Results, page: str = "") -> str:
@@ -237,5 +237,4 @@ def markdown(record: Results, page: str = "") -> str:
         cells = [list(COLUMNS), ["---"] * len(COLUMNS), *(g.cells() for g in gaps(record, robot))]
         rows = [f"| {' | '.join(row)} |" for row in cells]
         sections[robot] = "\n".join([robot, "", summary(record, robot), "", *rows])
-    preface = PREFACE.format(seconds=record.seconds)
-    return preface + "".join(f"\n## {section}\n" for section in sections.values())
+    return PREFACE + "".join(f"\n## {section}\n" for section in sections.values())

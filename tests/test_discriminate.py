@@ -97,7 +97,7 @@ def test_table_and_page_say_the_same() -> None:
     for gap in discriminate.gaps(some, "hexapod"):
         assert f"| {' | '.join(gap.cells())} |" in page.splitlines()
         assert all(cell in shown for cell in gap.cells())
-    assert page.startswith("# Where knowing") and ", 10 s an episode" in page
+    assert page.startswith("# Where knowing") and "hexapod, 10 s an episode: " in page
     assert "\n## hexapod\n" in page
     assert "discriminates, defeats robust |" in page
     assert f"| {KNOWN} (known to robust) |" in page
@@ -106,12 +106,13 @@ def test_table_and_page_say_the_same() -> None:
 def test_a_page_keeps_what_another_record_told(tmp_path: Path) -> None:
     first, other = record(locked=(0.8, 0.3, 0.4)), record(slippery=(0.8, 0.3, 0.4))
     other.rows = [dataclasses.replace(row, robot="rover") for row in other.rows]
+    other.seconds = 4.0
     page = discriminate.markdown(other, discriminate.markdown(first))
     assert page.index("## hexapod") < page.index(LOCKED) < page.index("## rover")
-    assert page.index("## rover") < page.index(SLIPPERY)
+    assert page.index("## rover") < page.index("rover, 4 s an episode") < page.index(SLIPPERY)
     assert discriminate.markdown(first, page) == discriminate.markdown(other, page) == page
     file = tmp_path / "gaps.md"
-    for wrong in (b"# My notes\n", b"\xff", page.encode()):  # which holds episodes of 10 s
+    for wrong in (b"# My notes\n", b"\xff"):
         file.write_bytes(wrong)
         args = ["--robot", SIM, "--seconds", "0.5", "--markdown", str(file)]
         assert cli.main(["discriminate", *args]) == 2
@@ -222,4 +223,4 @@ def test_robust_is_spared_altogether_where_nothing_discriminates(
     args = ["--robot", SIM, "--seconds", "0.5", "--episodes", "1", "--json", str(file)]
     assert cli.main(["discriminate", *args, "--robust-where-it-matters"]) == 0
     assert {row.agent for row in Results.load(file, 0.5).rows} == {"oracle", "nominal"}
-    assert "pointmass: 0 of" in " ".join(capsys.readouterr().out.split())
+    assert "pointmass, 0.5 s an episode: 0 of" in " ".join(capsys.readouterr().out.split())

@@ -192,7 +192,7 @@ class Discriminate:
         page = ""
         if self.markdown and self.markdown.exists():
             page = self.markdown.read_text(errors="replace")
-            discriminate.check_page(page, self.markdown, self.seconds)
+            discriminate.check_page(page, self.markdown)
         what = Evaluation(
             robot=self.robot,
             conditions=tuple(

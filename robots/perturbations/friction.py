@@ -97,7 +97,7 @@ class Friction(Perturbation):
     @classmethod
     def sample(cls, robot: SimRobot, rng: np.random.Generator, split: Split) -> Self:
         """A scale of :data:`LEFT` and a side."""
-        return cls(scale=round(LEFT.draw(rng, split), 3), side=rng.choice(sides(robot)))
+        return cls(scale=round(LEFT.draw(rng, split), 3), side=str(rng.choice(sides(robot))))
 
     def boxes(self, x: float, y: float) -> list[Box]:
         """The slippery squares near the robot."""

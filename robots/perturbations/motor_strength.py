@@ -61,7 +61,7 @@ class MotorStrength(Perturbation):
     @classmethod
     def sample(cls, robot: SimRobot, rng: np.random.Generator, split: Split) -> Self:
         """A scale of :data:`LEFT` and a side."""
-        return cls(scale=round(LEFT.draw(rng, split), 3), side=rng.choice(sides(robot)))
+        return cls(scale=round(LEFT.draw(rng, split), 3), side=str(rng.choice(sides(robot))))
 
     def mirrored(self, robot: SimRobot) -> Self:
         """See :class:`Perturbation`."""
