@@ -130,6 +130,7 @@ GAITS = Settings(
 )
 """Of robots that walk by themselves, and are told how far each leg steps."""
 TORQUES = {"horizon": 12, "num_knots": 6}
+FARTHER = {"horizon": 16, "num_knots": 8}
 
 SETTINGS: dict[str, Settings] = {
     "hexapod": replace(
@@ -148,8 +149,8 @@ SETTINGS: dict[str, Settings] = {
     ),
     "swimmer": Settings(
         hidden=(256, 256),
-        plan={"horizon": 16, "num_samples": (96, 64, 64), "num_knots": 8},
-        true_plan={"horizon": 16, "num_samples": (64, 64, 64), "num_knots": 8},
+        plan=FARTHER | {"num_samples": (96, 64, 64)},
+        true_plan=FARTHER | {"num_samples": (64, 64, 64)},
         expert=32,
         rounds=2,
         fit=FitConfig(updates=6000),
@@ -182,7 +183,8 @@ SETTINGS: dict[str, Settings] = {
 # on blocks that give way it takes longer until a stride turns out to have been its last
 SETTINGS["pier"] = replace(
     SETTINGS["cheetah"],
-    plan={"horizon": 16, "num_knots": 8, "num_samples": (96, 64, 64), "temperature": 0.45},
+    plan=FARTHER | {"num_samples": (96, 64, 64), "temperature": 0.45},
+    true_plan=FARTHER | {"num_samples": (64, 48, 48)},
 )
 
 
