@@ -43,6 +43,7 @@ REAL = {
     "swimmer": "Motors under current control are told torques; real snakes mostly have position "
     "servos.",
     "fish": "Small waterproof servos take a target angle.",
+    "fish_torque": "Magnets that coils swing, as in Bluebot's fins, are told torques.",
 }
 """Every robot, and what its kind takes where it is built."""
 
@@ -78,7 +79,7 @@ are pure numbers. The courses are what a task can be told to do by name. The tes
 magnitudes. What a robot also takes, by `--perturb`, is in no suite of its own.
 
 `MBMRL_EPISODES=100 python -m pytest tests/test_perturbations.py -k episodes` drives each robot with
-each kind of perturbation that it takes, 156 pairs, through a hundred random episodes, each twice:
+each kind of perturbation that it takes, 167 pairs, through a hundred random episodes, each twice:
 none has a NaN or a warning of the simulator's, each repeats itself to the bit, and once nothing is
 wrong any more the model is the nominal one again, to the bit. It takes a quarter of an hour; the
 tests drive two of each.

@@ -180,6 +180,7 @@ SETTINGS: dict[str, Settings] = {
         plan=STRIDES | {"num_samples": (64, 40, 40, 40, 40), "temperature": 0.45},
     ),
 }
+SETTINGS["fish_torque"] = SETTINGS["fish"]
 # on blocks that give way it takes longer until a stride turns out to have been its last
 SETTINGS["pier"] = replace(
     SETTINGS["cheetah"],

@@ -16,7 +16,7 @@ from mbmrl.spec import RobotSpec
 from robots import pier
 from robots.base import Robot
 from robots.cheetah import Cheetah
-from robots.fish import JOINTS, Fish
+from robots.fish import DRIVEN, JOINTS, Fish
 from robots.perturbations.damaged_leg import mirror_leg
 from robots.rover import Rover
 from robots.sim import Diverged, SimRobot
@@ -390,7 +390,7 @@ def test_swimmer_is_where_its_centre_of_mass_is() -> None:
         np.testing.assert_allclose(along, data.subtree_linvel[1, :2], atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["swimmer", "fish"])
+@pytest.mark.parametrize("name", ["swimmer", "fish", "fish_torque"])
 def test_who_swims_faces_along_its_x(name: str) -> None:
     model = CLASSES[name].build()
     data = mujoco.MjData(model)
@@ -400,11 +400,39 @@ def test_who_swims_faces_along_its_x(name: str) -> None:
     np.testing.assert_allclose(ahead / np.linalg.norm(ahead), [1, 0, 0], atol=1e-6)
 
 
-def test_fish_at_rest_stays_in_the_water_where_it_is() -> None:
-    robot = make("fish")
+@pytest.mark.parametrize("name", ["fish", "fish_torque"])
+def test_fish_at_rest_stays_in_the_water_where_it_is(name: str) -> None:
+    robot = make(name)
     robot.data.qpos[7:] = 0.0
     before = robot.read()
     np.testing.assert_allclose(drive(robot, np.zeros((50, 6)))[-1], before, atol=1e-6)
+
+
+def test_fish_torque_is_the_fish_with_motors_for_servos() -> None:
+    """As strong as a servo that is 1 rad from its target."""
+    rng = np.random.default_rng(0)
+    servos, motors = Fish.build(), CLASSES["fish_torque"].build()
+    np.testing.assert_array_equal(servos.body_mass, motors.body_mass)
+    names = [servos.actuator(i).name for i in range(servos.nu)]
+    angles = dict(zip(JOINTS, rng.uniform(-0.4, 0.4, len(JOINTS)), strict=True))
+    share = rng.uniform(-0.5, 0.5, len(DRIVEN))
+    targets = share + [angles[joint] for joint in DRIVEN]
+    told = (dict(zip(names, ctrl, strict=True)) for ctrl in (targets, share))
+    of_servos, of_motors = (
+        joint_accelerations(model, angles, ctrl)
+        for model, ctrl in zip((servos, motors), told, strict=True)
+    )
+    assert of_motors == pytest.approx(of_servos, rel=1e-6)
+
+
+@pytest.mark.parametrize("way", [-1.0, 1.0])
+@pytest.mark.parametrize("driven", range(len(DRIVEN)))
+def test_the_stops_of_a_fish_hold_against_its_motors(driven: int, way: float) -> None:
+    robot = make("fish_torque")
+    act = way * np.eye(len(DRIVEN))[driven]
+    angle = drive(robot, np.tile(act, (50, 1)))[-1, robot.spec.index(DRIVEN[driven])]
+    _, stop = robot.nominal.joint(DRIVEN[driven]).range
+    assert stop < way * angle < stop + 0.2
 
 
 def test_rover_weighs_what_the_real_one_weighs() -> None:
